@@ -1,0 +1,84 @@
+# Everything a developer does, by name. `make` alone lists the targets.
+# Works with nothing but Python ≥ 3.11 and make; another interpreter: `make PYTHON=python3.12 test`.
+
+PYTHON ?= python3
+VENV   := .venv
+PY     := $(VENV)/bin/python
+NODE   := $(PY) tests/e2e/node.py
+DEMO   ?= --port 3210
+BENCH  ?=
+TESTS  ?=
+
+INSTALLED := $(VENV)/.installed
+JS        := tests/e2e/js/node_modules/.package-lock.json
+PAGE      := examples/unheard
+PAGE_SRC  := $(shell find $(PAGE) -type f -not -path '*/node_modules/*' -not -path '*/dist/*' \
+               -not -name '*.py' 2>/dev/null)
+
+.DEFAULT_GOAL := help
+.PHONY: help init check test test-all conformance e2e bench demo docs dev browser clean
+
+help:  ## list the targets
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+# One stamp for the whole Python side: it is older than pyproject.toml exactly when something
+# may have to be installed. pip 25.1 is the first that reads dependency groups.
+$(INSTALLED): pyproject.toml
+	@test -x $(PY) || $(PYTHON) -m venv $(VENV)
+	@$(PY) -c 'import sys; sys.exit("reactive_store needs Python 3.11 or newer" if sys.version_info < (3, 11) else 0)'
+	$(PY) -m pip install -qq --disable-pip-version-check --upgrade 'pip>=25.1'
+	$(PY) -m pip install -qq --disable-pip-version-check --editable '.[claude]' --group test --group check
+	@touch $@
+
+$(JS): tests/e2e/js/package.json tests/e2e/js/package-lock.json $(INSTALLED)
+	$(NODE) npm ci --prefix tests/e2e/js --silent --no-fund --no-audit
+	@touch $@
+
+$(PAGE)/node_modules/.package-lock.json: $(wildcard $(PAGE)/package-lock.json) $(INSTALLED)
+	$(NODE) npm ci --prefix $(PAGE) --silent --no-fund --no-audit
+	@touch $@
+
+$(PAGE)/dist/index.html: $(PAGE)/node_modules/.package-lock.json $(PAGE_SRC)
+	$(NODE) npm run build --prefix $(PAGE) --silent
+	@touch $@
+
+init: $(INSTALLED) $(JS)  ## install everything into .venv and node_modules
+
+browser:  ## install Chromium where Debian's packages are at hand; the page's tests need one
+	@bash tests/e2e/install_browser.sh
+
+check: $(INSTALLED)  ## format, lint, types and architecture, in under half a minute
+	$(PY) -m ruff format --check .
+	$(PY) -m ruff check .
+	$(PY) -m mypy
+	$(PY) -m pytest -q -p no:randomly tests/test_architecture.py
+
+test: $(INSTALLED) $(JS) $(PAGE)/dist/index.html browser  ## install what is missing, then run every test
+	$(PY) -m pytest $(TESTS)
+
+test-all: check test  ## check, every test, then the property tests with many more examples
+	$(PY) -m pytest --hypothesis-profile=thorough -m 'not e2e'
+
+conformance: $(INSTALLED)  ## what a Convex client can observe: vectors, frames, error texts
+	$(PY) -m pytest tests/conformance
+
+e2e: $(INSTALLED) $(JS) $(PAGE)/dist/index.html browser  ## real processes: server, Node clients, Chromium
+	$(PY) -m pytest tests/e2e
+
+bench: $(INSTALLED)  ## ceilings of this machine and our figures beside them; BENCH="--quick --json"
+	@$(PY) -m bench $(BENCH)
+
+demo: $(INSTALLED) $(PAGE)/dist/index.html  ## the Unheard page on a server of its own; DEMO="--port 4000"
+	$(PY) $(PAGE)/demo.py $(DEMO)
+
+docs: $(INSTALLED)  ## write the generated reference pages and snapshots anew, then test the documents
+	$(PY) tests/reference_pages.py
+	$(PY) -m pytest -q -p no:randomly tests/test_docs.py tests/test_exports.py
+
+dev: $(INSTALLED)  ## serve this folder's app with reload on save
+	$(VENV)/bin/reactive-store dev
+
+clean:  ## remove what can be made again; data in .reactive_store stays
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis artifacts build dist *.egg-info
+	rm -rf tests/e2e/js/node_modules $(PAGE)/node_modules $(PAGE)/dist
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

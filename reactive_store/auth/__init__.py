@@ -1,0 +1,1 @@
+"""Who is calling: identities, admin keys, and the one place that turns credentials into callers."""

@@ -1,0 +1,236 @@
+"""The composition root: the one place that chooses implementations and puts the parts together.
+
+    Backend.open(settings, app=…)   lock the data, open it, put the schema in force, start the loops
+    backend.reload(app)             the same for new code; a failed reload changes nothing
+    backend.close()                 make what was accepted durable, let go
+
+Everything above (server, command line, tests) receives a `Backend`; nothing below knows one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+from urllib.parse import unquote, urlsplit
+
+from reactive_store.auth.authenticator import Authenticator
+from reactive_store.auth.keys import SECRET_BYTES, AdminKeys
+from reactive_store.config import Settings
+from reactive_store.engine.database import Database, DatabaseStatistics
+from reactive_store.engine.retention import Retention
+from reactive_store.engine.schema_change import apply_schema
+from reactive_store.engine.transaction import Transaction
+from reactive_store.errors import BadRequest
+from reactive_store.functions.app import App
+from reactive_store.functions.environment import change_environment, read_environment
+from reactive_store.functions.execution import Environs
+from reactive_store.functions.live_queries import LiveQueries, LiveQueryCounters
+from reactive_store.functions.logs import LogCapture
+from reactive_store.functions.metering import Watchdog
+from reactive_store.functions.pagination import CursorCodec
+from reactive_store.functions.runner import Runner, RunnerCounters
+from reactive_store.persistence.contract import Persistence
+from reactive_store.persistence.data_lock import DataLock
+from reactive_store.persistence.sqlite import SqlitePersistence
+from reactive_store.runtime import Runtime, SystemRuntime
+
+__all__ = ["DATABASE_FILE", "Backend", "DeploymentEnvironment", "Statistics"]
+
+_LOG = logging.getLogger(__name__)
+
+DATABASE_FILE: Final = "data.sqlite3"
+_SECRET: Final = "instance_secret"  # noqa: S105 - the name of a global, not a secret
+_NAME: Final = "instance_name"
+_DEFAULT_NAME: Final = "reactive-store"
+
+
+@dataclass(frozen=True, slots=True)
+class Statistics:
+    """How much has happened since the start, and how much is held."""
+
+    database: DatabaseStatistics
+    functions: RunnerCounters
+    live: LiveQueryCounters
+    live_queries: int
+
+
+class DeploymentEnvironment:
+    """The deployment's environment variables, as administrators change them."""
+
+    def __init__(self, database: Database, runner: Runner) -> None:
+        self._database = database
+        self._runner = runner
+
+    async def all(self) -> Mapping[str, str]:
+        """Every variable, by name."""
+        return read_environment(self._database.begin())
+
+    async def update(self, changes: Mapping[str, str | None]) -> None:
+        """Set variables, or remove those given as None; all or none. Durable on return.
+
+        Raises   BadRequest naming the variable
+        """
+
+        async def work(transaction: Transaction) -> None:
+            change_environment(transaction, changes)
+
+        await self._runner.transact(work)
+
+
+class Backend:
+    """One deployment, running."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        app: App,
+        runtime: Runtime,
+        database: Database,
+        secret: bytes,
+        name: str,
+        lock: DataLock | None,
+    ) -> None:
+        self.settings = settings
+        self.limits = settings.limits
+        self.runtime = runtime
+        self.database = database
+        self.instance_name = name
+        self.admin_keys = AdminKeys(name, secret)
+        self.authenticator = Authenticator(self.admin_keys)
+        self._watchdog = Watchdog(settings.limits.compute_seconds)
+        environs = Environs(runtime, settings.limits, CursorCodec(secret), self._watchdog)
+        self.runner = Runner(database, app, environs)
+        self.live_queries = LiveQueries(self.runner, database, runtime, redact=settings.redact)
+        self.environment = DeploymentEnvironment(database, self.runner)
+        self._lock = lock
+        self._retention = Retention(database)
+        self._loops: list[asyncio.Task[None]] = []
+        self._reloading = asyncio.Lock()
+
+    @classmethod
+    async def open(
+        cls,
+        settings: Settings,
+        *,
+        app: App,
+        runtime: Runtime | None = None,
+        persistence: Persistence | None = None,
+    ) -> Backend:
+        """Open the data and put the app in force.
+
+        With `persistence` given (tests), nothing is locked and no file is touched.
+
+        Raises   BadRequest when the data is in use, of a newer version, or does not fit the schema
+        """
+        runtime = SystemRuntime() if runtime is None else runtime
+        lock: DataLock | None = None
+        database: Database | None = None
+        try:
+            if persistence is None:
+                lock = DataLock(settings.data, runtime=runtime)
+                lock.acquire()
+                persistence = await SqlitePersistence.open(
+                    _database_path(settings),
+                    synchronous="FULL" if settings.durability == "full" else "NORMAL",
+                    limits=settings.limits,
+                )
+            secret, name = await _instance(persistence, runtime)
+            database = await Database.open(persistence, runtime=runtime, limits=settings.limits)
+            await apply_schema(database, app.schema)
+            backend = cls(
+                settings,
+                app=app,
+                runtime=runtime,
+                database=database,
+                secret=secret,
+                name=name,
+                lock=lock,
+            )
+        except BaseException:
+            if database is not None:
+                await database.close()
+            elif persistence is not None:
+                await persistence.close()
+            if lock is not None:
+                lock.release()
+            raise
+        backend._start()
+        return backend
+
+    def _start(self) -> None:
+        LogCapture.install()
+        self._watchdog.start()
+        self._loops.append(self.runtime.spawn(self._retention.run(), name="retention"))
+
+    async def reload(self, app: App) -> None:
+        """Put new code and its schema in force. Running functions finish on the old code.
+
+        Raises   BadRequest when stored documents do not fit; the old app stays in force
+        """
+        async with self._reloading:
+            await apply_schema(self.database, app.schema)
+            old, self.runner.app = self.runner.app, app
+            self.live_queries.invalidate_all()
+            if old is not app:
+                old.close()
+
+    def announce(self, url: str) -> None:
+        """Let other processes know where this deployment serves."""
+        if self._lock is not None:
+            self._lock.set_url(url)
+
+    def statistics(self) -> Statistics:
+        """Counters since the start and present sizes."""
+        return Statistics(
+            database=self.database.statistics(),
+            functions=self.runner.counters,
+            live=self.live_queries.counters,
+            live_queries=len(self.live_queries),
+        )
+
+    async def close(self) -> None:
+        """Make what was accepted durable and let go of the data. Idempotent."""
+        for loop in self._loops:
+            loop.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await loop
+        self._loops.clear()
+        self._watchdog.stop()
+        await self.database.close()
+        if self._lock is not None:
+            self._lock.release()
+            self._lock = None
+
+
+def _database_path(settings: Settings) -> Path:
+    if settings.store is None:
+        return settings.data / DATABASE_FILE
+    url = urlsplit(settings.store)
+    if url.scheme != "sqlite" or url.netloc or not url.path.strip("/"):
+        raise BadRequest(
+            f"store = {settings.store!r} cannot be used: this release keeps data in SQLite, "
+            "`sqlite:///relative/path` or `sqlite:////absolute/path`.",
+            code="InvalidSetting",
+        )
+    path = Path(unquote(url.path[1:]))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return path
+
+
+async def _instance(persistence: Persistence, runtime: Runtime) -> tuple[bytes, str]:
+    """The deployment's secret and name, made when the data is new."""
+    secret = persistence.get_global(_SECRET)
+    if secret is None:
+        secret = runtime.random_bytes(SECRET_BYTES)
+        await persistence.set_global(_SECRET, secret)
+    name = persistence.get_global(_NAME)
+    if name is None:
+        name = _DEFAULT_NAME.encode()
+        await persistence.set_global(_NAME, name)
+    return secret, name.decode()

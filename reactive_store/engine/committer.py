@@ -1,0 +1,295 @@
+"""The one place where transactions become commits.
+
+    accept    validate against everything accepted since → next timestamp → into the open batch
+    write     one durable write per batch; a batch forms while the previous one is under way
+    publish   durable timestamp, waiting callers, subscriptions: plain functions, no await
+
+Accepting and publishing never await, so nothing can come between a check and the act it allows.
+If a durable write fails, everything accepted and not yet durable fails with it, and the node
+accepts no more: whether the write reached the disk is for recovery to find out.
+
+Source: architecture.md 2.2; docs/decisions/0002-pending-commits.md.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+from reactive_store.engine.catalog import Catalog
+from reactive_store.engine.pending import PendingCommits
+from reactive_store.engine.range_index import IndexState
+from reactive_store.engine.reads import CommitChanges
+from reactive_store.engine.subscriptions import Subscriptions
+from reactive_store.engine.transaction import Transaction
+from reactive_store.engine.write_log import WriteLog
+from reactive_store.errors import Conflict, StoreFailed
+from reactive_store.limits import Limits
+from reactive_store.persistence.contract import (
+    Commit,
+    DocumentWrite,
+    IndexWrite,
+    Persistence,
+    Timestamp,
+)
+from reactive_store.runtime import Runtime
+
+__all__ = ["CommitCounters", "Committer"]
+
+_LOG = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class CommitCounters:
+    """What has happened since the start."""
+
+    commits: int = 0
+    conflicts: int = 0
+    batches: int = 0
+    documents: int = 0
+    touched: int = 0  # subscriptions fired
+
+
+class Committer:
+    """Accepts transactions, makes them durable in batches, publishes them."""
+
+    def __init__(
+        self,
+        persistence: Persistence,
+        catalog: Catalog,
+        *,
+        runtime: Runtime,
+        limits: Limits,
+    ) -> None:
+        self._persistence = persistence
+        self._runtime = runtime
+        self._limits = limits
+        self.catalog = catalog
+        self.pending = PendingCommits()
+        self.subscriptions = Subscriptions()
+        self.counters = CommitCounters()
+        # Newest durable commit: what queries and clients see. Only `_publish` moves it.
+        self.durable_ts: Timestamp = persistence.last_ts
+        # Newest accepted commit: what mutations see. Only `_accept` moves it.
+        self.accepted_ts: Timestamp = persistence.last_ts
+        self.log = WriteLog(start_ts=self.durable_ts, capacity=limits.write_log_commits)
+        # The batch that is filling up while the previous one is being written.
+        self._batch: list[tuple[Commit, CommitChanges]] = []
+        # Who waits for which timestamp to become durable; each future belongs to one caller.
+        self._waiters: list[tuple[int, asyncio.Future[None]]] = []
+        # Looks at every accepted commit; set while a schema change is under way.
+        self.observer: Callable[[CommitChanges], None] | None = None
+        # Set once by a failed write; never cleared.
+        self._failure: StoreFailed | None = None
+        self._wake = asyncio.Event()
+        self._room = asyncio.Event()
+        self._room.set()
+        # While a transaction runs alone others wait for this to be set again.
+        self._shared = asyncio.Event()
+        self._shared.set()
+        self._alone = asyncio.Lock()
+        self._writer: asyncio.Task[None] | None = None
+        self._closing = False
+
+    def start(self) -> None:
+        """Start the task that writes batches."""
+        self._writer = self._runtime.spawn(self._write_batches(), name="committer")
+
+    async def close(self) -> None:
+        """Write what was accepted, then stop."""
+        self._closing = True
+        self._wake.set()
+        if self._writer is not None:
+            await self._writer
+            self._writer = None
+
+    @property
+    def failure(self) -> StoreFailed | None:
+        """Why no more commits are accepted, or None."""
+        return self._failure
+
+    async def commit(self, transaction: Transaction, *, alone: bool = False) -> Timestamp:
+        """Validate, make durable and publish; returns the commit's timestamp.
+
+        A transaction without writes waits until everything it saw is durable and keeps its own
+        timestamp. `alone`: the caller holds `run_alone`.
+
+        Raises   Conflict when something it read has changed; StoreFailed
+        """
+        if not alone:
+            while not self._shared.is_set():
+                await self._shared.wait()
+        while not self._room.is_set():
+            await self._room.wait()
+        if self._failure is not None:
+            raise StoreFailed(self._failure.message) from self._failure
+        if not transaction.staging:
+            await self.wait_durable(transaction.begin_ts)
+            return transaction.begin_ts
+        ts = self._accept(transaction)
+        await self.wait_durable(ts)
+        return ts
+
+    async def wait_durable(self, ts: int) -> None:
+        """Wait until the commit at `ts`, already accepted, is durable.
+
+        Raises   StoreFailed
+        """
+        if self.durable_ts >= ts:
+            return
+        if self._failure is not None:
+            raise StoreFailed(self._failure.message) from self._failure
+        durable = asyncio.get_running_loop().create_future()
+        self._waiters.append((ts, durable))
+        await durable
+
+    @asynccontextmanager
+    async def run_alone(self) -> AsyncIterator[None]:
+        """While inside, no other transaction is accepted: whoever keeps losing wins now."""
+        async with self._alone:
+            self._shared.clear()
+            try:
+                yield
+            finally:
+                self._shared.set()
+
+    def stale_since(self, transaction: Transaction) -> Conflict | None:
+        """Why the transaction cannot be committed any more, or None.
+
+        Cost     O(commits accepted since it began)
+        """
+        if transaction.catalog_at_begin is not self.catalog:
+            return Conflict("Tables or indexes changed while this mutation was being run.")
+        since = transaction.begin_ts
+        if since == self.accepted_ts:
+            return None
+        if not self.log.covers(since):
+            return Conflict("This mutation ran longer than the recent history reaches.")
+        found = self.log.first_touch(transaction.read_set(), since=since)
+        if found is None:
+            return None
+        change = found[1]
+        return Conflict(
+            f'Documents read from or written to the "{change.table}" table changed while this '
+            "mutation was being run.",
+            table=change.table,
+            document_id=change.id.hex(),
+        )
+
+    # From here to the end of the class: plain functions that must not be interrupted, and the
+    # one task that waits for the disk.
+
+    def _accept(self, transaction: Transaction) -> Timestamp:
+        conflict = self.stale_since(transaction)
+        if conflict is not None:
+            self.counters.conflicts += 1
+            raise conflict
+        ts = Timestamp(max(self.accepted_ts + 1, self._runtime.now_ns()))
+        commit, changes = _to_commit(transaction, ts)
+        self.accepted_ts = ts
+        self.catalog = transaction.catalog
+        if self.observer is not None:
+            self.observer(changes)
+        self.pending.add(changes)
+        self.log.append(changes)
+        self._batch.append((commit, changes))
+        self._wake.set()
+        if len(self.pending) >= self._limits.pending_commits:
+            self._room.clear()
+        return ts
+
+    def _take_batch(self) -> list[tuple[Commit, CommitChanges]]:
+        count = documents = 0
+        for commit, _ in self._batch:
+            documents += len(commit.documents)
+            if count and documents > self._limits.batch_documents:
+                break
+            count += 1
+        taken = self._batch[:count]
+        del self._batch[:count]
+        return taken
+
+    async def _write_batches(self) -> None:
+        while True:
+            if not self._batch:
+                if self._closing:
+                    return
+                self._wake.clear()
+                await self._wake.wait()
+                continue
+            batch = self._take_batch()
+            try:
+                await self._persistence.append([commit for commit, _ in batch])
+            except StoreFailed as error:
+                self._fail(error)
+                return
+            self._publish(batch)
+
+    def _publish(self, batch: list[tuple[Commit, CommitChanges]]) -> None:
+        self.counters.batches += 1
+        self.durable_ts = batch[-1][0].ts
+        self.pending.retire(self.durable_ts)
+        # Callers are woken before subscriptions fire: a session then answers its mutation first
+        # and sends the transition that contains it second.
+        still_waiting = []
+        for ts, durable in self._waiters:
+            if ts > self.durable_ts:
+                still_waiting.append((ts, durable))
+            elif not durable.done():
+                durable.set_result(None)
+        self._waiters = still_waiting
+        for commit, changes in batch:
+            self.counters.commits += 1
+            self.counters.documents += len(commit.documents)
+            self.counters.touched += self.subscriptions.publish(changes)
+        if not self._room.is_set() and len(self.pending) < self._limits.pending_commits:
+            self._room.set()
+
+    def _fail(self, error: StoreFailed) -> None:
+        _LOG.critical("durable write failed, accepting no more commits: %s", error.message)
+        self._failure = error
+        self._batch.clear()
+        self.pending.clear()
+        self._room.set()
+        for _, durable in self._waiters:
+            if not durable.done():
+                durable.set_exception(StoreFailed(error.message))
+        self._waiters.clear()
+
+
+def _to_commit(transaction: Transaction, ts: Timestamp) -> tuple[Commit, CommitChanges]:
+    documents: list[DocumentWrite] = []
+    entries: list[IndexWrite] = []
+    changes = []
+    for staged in transaction.staging:
+        before, after = staged.before, staged.after
+        if before is None and after is None:
+            continue  # inserted and deleted again
+        table = staged.table
+        committed = None if after is None else after._replace(ts=ts)
+        documents.append(
+            DocumentWrite(
+                table.number,
+                staged.id,
+                None if after is None else after.value,
+                is_insert=before is None,
+            )
+        )
+        for position, (index, _) in enumerate(table.encoders):
+            old = staged.before_keys[position] if before is not None else None
+            new = staged.after_keys[position] if after is not None else None
+            # An index under construction may lack the old entry, so the new one is always written.
+            if old == new and index.state is not IndexState.BACKFILLING:
+                continue
+            if old is not None and old != new:
+                entries.append(IndexWrite(index.id, old, table.number, staged.id, present=False))
+            if new is not None:
+                entries.append(IndexWrite(index.id, new, table.number, staged.id, present=True))
+        changes.append(staged.change(committed))
+    return (
+        Commit(ts, tuple(documents), tuple(entries)),
+        CommitChanges(ts, tuple(changes)),
+    )

@@ -1,0 +1,99 @@
+"""An immutable view of all data at one timestamp.
+
+Durable data comes from the persistence, accepted but not yet durable data from the pending
+overlay. Everything is synchronous; the timestamp makes it repeatable, no lock or open database
+transaction does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from reactive_store.engine.catalog import Table
+from reactive_store.engine.pending import PendingCommits
+from reactive_store.engine.range_index import BY_ID, RangeIndex
+from reactive_store.persistence.contract import Persistence, Row, Timestamp
+
+__all__ = ["MergedPage", "Snapshot", "merge_overlay"]
+
+
+class MergedPage(NamedTuple):
+    """A piece of a scan after overlays.
+
+    `rows` may be empty although the scan goes on; `last_key` then says how far it has come.
+    """
+
+    rows: list[Row]
+    last_key: bytes | None  # the last key looked at; None: the interval is exhausted
+
+
+def merge_overlay(
+    page: MergedPage, overlay: Mapping[bytes, Row | None], *, descending: bool
+) -> MergedPage:
+    """Put changed keys over a page: rows replaced, added or (None) removed, up to its last key."""
+    if not overlay:
+        return page
+    merged: dict[bytes, Row] = {row.key: row for row in page.rows}
+    last = page.last_key
+    for key, row in overlay.items():
+        if last is not None and (key < last if descending else key > last):
+            continue  # a later page will meet it
+        if row is None:
+            merged.pop(key, None)
+        else:
+            merged[key] = row
+    return MergedPage([merged[key] for key in sorted(merged, reverse=descending)], last)
+
+
+class Snapshot:
+    """All data at `ts`.
+
+    `pending` is None for readers of durable data only: queries and clients.
+    """
+
+    __slots__ = ("_pending", "_persistence", "ts")
+
+    def __init__(
+        self, persistence: Persistence, pending: PendingCommits | None, ts: Timestamp
+    ) -> None:
+        self._persistence = persistence
+        self._pending = pending
+        self.ts = ts
+
+    def get(self, table: Table, id: bytes) -> Row | None:
+        """A document's version, or None."""
+        if self._pending:
+            found = self._pending.get(table.name, id, self.ts)
+            if found is not None:
+                return found[1]
+        return self._persistence.get(table.number, id, self.ts)
+
+    def page(
+        self,
+        table: Table,
+        index: RangeIndex | None,
+        start: bytes,
+        end: bytes | None,
+        *,
+        descending: bool,
+        limit: int,
+    ) -> MergedPage:
+        """The next rows of an index (None: `by_id`) with start <= key < end.
+
+        Cost     one page of the persistence; `limit` is aimed at, overlays may add a few rows
+        """
+        if index is None:
+            rows, exhausted = self._persistence.scan_table(
+                table.number, start, end, self.ts, descending=descending, limit=limit
+            )
+        else:
+            rows, exhausted = self._persistence.scan(
+                index.id, start, end, self.ts, descending=descending, limit=limit
+            )
+        page = MergedPage(rows, None if exhausted else rows[-1].key)
+        if not self._pending:
+            return page
+        name = (table.name, BY_ID if index is None else index.name)
+        overlay = self._pending.overlay(name, start, end, self.ts)
+        return merge_overlay(page, overlay, descending=descending)

@@ -1,0 +1,131 @@
+"""What a handler is given: `ctx.db`, `ctx.auth`, `ctx.env`, time, randomness, nested calls.
+
+A context belongs to one call. Nested queries and mutations get contexts of their own on the same
+transaction; an action has no transaction, and each of its nested calls is one by itself.
+
+Source: docs/reference/api.md (the contract of the public API).
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+from reactive_store.auth.identity import Identity
+from reactive_store.functions.db import DatabaseReader, DatabaseWriter
+
+__all__ = ["ActionCtx", "Auth", "Calls", "MutationCtx", "QueryCtx"]
+
+
+class Calls(Protocol):
+    """Nested calls, as the runner offers them to one context."""
+
+    async def run_query(self, reference: object, args: Mapping[str, Any]) -> Any:
+        """Run a query."""
+        ...
+
+    async def run_mutation(self, reference: object, args: Mapping[str, Any]) -> Any:
+        """Run a mutation."""
+        ...
+
+    async def run_action(self, reference: object, args: Mapping[str, Any]) -> Any:
+        """Run an action."""
+        ...
+
+
+class Auth(Protocol):
+    """`ctx.auth`: who is calling."""
+
+    async def get_user_identity(self) -> Identity | None:
+        """The caller's identity, or None when nobody is logged in."""
+        ...
+
+
+class QueryCtx:
+    """The context of a query: reads at one instant."""
+
+    __slots__ = ("_calls", "auth", "db", "env", "now", "random")
+
+    def __init__(
+        self,
+        *,
+        db: DatabaseReader,
+        auth: Auth,
+        env: Mapping[str, str],
+        now: float,
+        random: random.Random,
+        calls: Calls,
+    ) -> None:
+        self.db = db
+        self.auth = auth
+        self.env = env
+        self.now = now  # Unix milliseconds, frozen for the transaction
+        self.random = random  # seeded: the deterministic source
+        self._calls = calls
+
+    async def run_query(self, reference: object, /, **args: Any) -> Any:
+        """Run another query on the same snapshot; its exception is raised here."""
+        return await self._calls.run_query(reference, args)
+
+
+class MutationCtx(QueryCtx):
+    """The context of a mutation: reads of one instant, writes that commit together."""
+
+    __slots__ = ()
+
+    db: DatabaseWriter
+
+    async def run_mutation(self, reference: object, /, **args: Any) -> Any:
+        """Run another mutation inside this transaction.
+
+        Its exception is raised here. What it wrote is undone first, so catching the exception and
+        going on keeps only what this mutation wrote itself.
+        """
+        return await self._calls.run_mutation(reference, args)
+
+
+class ActionCtx:
+    """The context of an action: anything goes, but data only through queries and mutations."""
+
+    __slots__ = ("_calls", "_clock", "auth", "env", "random")
+
+    def __init__(
+        self,
+        *,
+        auth: Auth,
+        env: Mapping[str, str],
+        clock: Clock,
+        random: random.Random,
+        calls: Calls,
+    ) -> None:
+        self.auth = auth
+        self.env = env
+        self.random = random
+        self._clock = clock
+        self._calls = calls
+
+    @property
+    def now(self) -> float:
+        """Unix milliseconds; it goes on while the action runs."""
+        return self._clock.now_ns() / 1e6
+
+    async def run_query(self, reference: object, /, **args: Any) -> Any:
+        """Run a query at the newest snapshot."""
+        return await self._calls.run_query(reference, args)
+
+    async def run_mutation(self, reference: object, /, **args: Any) -> Any:
+        """Run a mutation as a transaction of its own; durable when this returns."""
+        return await self._calls.run_mutation(reference, args)
+
+    async def run_action(self, reference: object, /, **args: Any) -> Any:
+        """Run another action."""
+        return await self._calls.run_action(reference, args)
+
+
+class Clock(Protocol):
+    """The part of the runtime an action may look at."""
+
+    def now_ns(self) -> int:
+        """Nanoseconds since the Unix epoch."""
+        ...

@@ -1,0 +1,284 @@
+"""One tree of calls inside one transaction, and the checks around every single call.
+
+    arguments   names → size → validator → bound to the handler's parameters
+    handler     on the clock, with its context
+    result      not an un-run query → validator → encodable
+
+A nested call shares the transaction, the identity, the log lines and the time; it has a context, a
+random generator and a pagination allowance of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from random import Random
+from typing import Any
+
+from reactive_store.auth.identity import Caller, Identity
+from reactive_store.engine.transaction import Transaction
+from reactive_store.errors import BadRequest
+from reactive_store.functions.app import App
+from reactive_store.functions.context import MutationCtx, QueryCtx
+from reactive_store.functions.db import DatabaseReader, DatabaseWriter
+from reactive_store.functions.definitions import FunctionDef, FunctionKind
+from reactive_store.functions.environment import Environment
+from reactive_store.functions.metering import Metered, Watchdog
+from reactive_store.functions.names import display_path
+from reactive_store.functions.outcome import RefusedCall
+from reactive_store.functions.pagination import CursorCodec
+from reactive_store.functions.query_builder import Query
+from reactive_store.limits import Limits
+from reactive_store.runtime import Runtime
+from reactive_store.schema.validators import TableNames
+from reactive_store.values.size import format_size
+from reactive_store.values.value import Value, normalize, normalize_keeping_encoded
+
+__all__ = ["CallChecks", "Environs", "Execution", "find_function"]
+
+
+@dataclass(frozen=True, slots=True)
+class Environs:
+    """What every execution of a deployment uses; one value, made by the runner."""
+
+    runtime: Runtime
+    limits: Limits
+    cursors: CursorCodec
+    watchdog: Watchdog
+
+
+class CallChecks:
+    """The checks around one call of a function."""
+
+    @staticmethod
+    def bound(
+        function: FunctionDef, args: Mapping[str, Any], tables: TableNames, limits: Limits
+    ) -> dict[str, Any]:
+        """Checked arguments, ready for the handler.
+
+        Raises   RefusedCall with the text clients of Convex see
+        """
+        path = display_path(function.path)
+        try:
+            canonical = dict(function.canonical_args(args))
+        except BadRequest as error:
+            raise RefusedCall(f"Invalid arguments for {path}: {error.message}") from error
+        try:
+            function.args.check(canonical, tables)
+            return function.bind(canonical)
+        except BadRequest as error:
+            text = error.message
+            prefix = (
+                "" if text.startswith("ArgumentValidationError") else ("ArgumentValidationError: ")
+            )
+            raise RefusedCall(f"{prefix}{text}", code="ArgumentValidationError") from error
+
+    @staticmethod
+    def result(function: FunctionDef, result: object, tables: TableNames) -> Any:
+        """The result as a value; documents inside stay bytes.
+
+        Raises   RefusedCall when it is no value, or not what `returns=` demands
+        """
+        if isinstance(result, Query):
+            raise BadRequest(
+                "Return value is a Query. Results must be retrieved with `.collect()`, "
+                "`.take(n), `.unique()`, or `.first()`.",
+                code="ReturnedQuery",
+            )
+        path = display_path(function.path)
+        try:
+            if function.returns is None:
+                return normalize_keeping_encoded(result)
+            value = normalize(result)
+        except BadRequest as error:
+            raise RefusedCall(f"Function {path} return value invalid: {error.message}") from error
+        try:
+            function.returns.check(value, tables)
+        except BadRequest as error:
+            raise RefusedCall(
+                f"ReturnsValidationError: {error.message}", code="ReturnsValidationError"
+            ) from error
+        return value
+
+    @staticmethod
+    def argument_size(path: str, size: int, limits: Limits) -> None:
+        """Refuse arguments that are too large. `size` in bytes of their encoded form."""
+        if size > limits.arguments_bytes:
+            raise RefusedCall(
+                f"Arguments for {display_path(path)} are too large (actual: {format_size(size)}, "
+                f"limit: {format_size(limits.arguments_bytes)})"
+            )
+
+    @staticmethod
+    def result_size(path: str, size: int, limits: Limits) -> None:
+        """Refuse a result that is too large. `size` in bytes of its encoded form."""
+        if size > limits.result_bytes:
+            raise RefusedCall(
+                f"Function {display_path(path)} return value is too large "
+                f"(actual: {format_size(size)}, limit: {format_size(limits.result_bytes)})"
+            )
+
+
+def find_function(app: App, path: str, kind: FunctionKind, *, is_trusted: bool) -> FunctionDef:
+    """The function a caller names, of the kind it asks for.
+
+    `is_trusted`: internal functions may be called. Others cannot tell internal from missing.
+
+    Raises   RefusedCall
+    """
+    function = app.find(path)
+    if function is None or not (is_trusted or function.visibility == "public"):
+        raise RefusedCall(
+            f"Could not find public function for '{display_path(path)}'.",
+            code="FunctionNotFound",
+        )
+    if function.kind is not kind:
+        raise RefusedCall(
+            f"Trying to execute {path} as {kind.value}, but it is defined as "
+            f"{function.kind.value}.",
+            code="WrongFunctionKind",
+        )
+    return function
+
+
+class Execution:
+    """The calls of one transaction."""
+
+    __slots__ = (
+        "_app",
+        "_caller",
+        "_environs",
+        "_journal",
+        "_random",
+        "journal_out",
+        "saw_identity",
+        "transaction",
+    )
+
+    def __init__(
+        self,
+        app: App,
+        transaction: Transaction,
+        caller: Caller,
+        environs: Environs,
+        *,
+        journal: str | None = None,
+    ) -> None:
+        self._app = app
+        self._caller = caller
+        self._environs = environs
+        self._journal = journal
+        self._random = environs.runtime.random_generator()
+        self.transaction = transaction
+        # Set by the first look at `ctx.auth`, anywhere in the tree.
+        self.saw_identity = False
+        # Where the outermost function's page ended.
+        self.journal_out: str | None = None
+
+    async def get_user_identity(self) -> Identity | None:
+        """The caller's identity; looking is remembered."""
+        self.saw_identity = True
+        return self._caller.identity
+
+    async def run(self, function: FunctionDef, args: Mapping[str, Any]) -> Any:
+        """Call the outermost function."""
+        reader = self._reader(function, self._journal)
+        try:
+            return await self._call(function, args, reader, self._random, depth=1)
+        finally:
+            self.journal_out = reader.journal_out
+
+    async def nested(
+        self, reference: object, args: Mapping[str, Any], kind: FunctionKind, *, depth: int
+    ) -> Any:
+        """Call a function from inside another one."""
+        if depth >= self._environs.limits.nested_calls:
+            raise BadRequest(
+                "Cross component call depth limit exceeded. "
+                "Do you have an infinite loop in your app?",
+                code="MaximumCallDepthExceeded",
+            )
+        path = self._app.resolve(reference)
+        function = find_function(self._app, path, kind, is_trusted=True)
+        normal: Value = normalize(dict(args))
+        assert isinstance(normal, dict)
+        random = Random(self._random.getrandbits(64))  # noqa: S311 - deterministic by design
+        return await self._call(
+            function, normal, self._reader(function, None), random, depth=depth + 1
+        )
+
+    def _reader(self, function: FunctionDef, journal: str | None) -> DatabaseReader:
+        make = DatabaseWriter if function.kind is FunctionKind.MUTATION else DatabaseReader
+        environs = self._environs
+        return make(self.transaction, self._pause, cursors=environs.cursors, journal=journal)
+
+    async def _pause(self) -> None:
+        await self._environs.runtime.sleep(0)
+
+    async def _call(
+        self,
+        function: FunctionDef,
+        args: Mapping[str, Any],
+        reader: DatabaseReader,
+        random: Random,
+        *,
+        depth: int,
+    ) -> Any:
+        transaction, environs = self.transaction, self._environs
+        kwargs = CallChecks.bound(function, args, transaction, environs.limits)
+        context_class = MutationCtx if function.kind is FunctionKind.MUTATION else QueryCtx
+        context = context_class(
+            db=reader,
+            auth=self,
+            env=Environment(transaction),
+            now=transaction.now_ms,
+            random=random,
+            calls=_NestedCalls(self, function.kind, depth),
+        )
+        handler = function.handler(context, **kwargs)
+        if depth == 1:
+            result = await Metered(
+                handler,
+                path=display_path(function.path),
+                watchdog=environs.watchdog,
+                seconds=environs.limits.mutation_seconds,
+            )
+        else:
+            result = await handler
+        return CallChecks.result(function, result, transaction)
+
+
+class _NestedCalls:
+    """`ctx.run_query` and `ctx.run_mutation` of one context inside a transaction."""
+
+    __slots__ = ("_depth", "_execution", "_kind")
+
+    def __init__(self, execution: Execution, kind: FunctionKind, depth: int) -> None:
+        self._execution = execution
+        self._kind = kind
+        self._depth = depth
+
+    async def run_query(self, reference: object, args: Mapping[str, Any]) -> Any:
+        return await self._execution.nested(reference, args, FunctionKind.QUERY, depth=self._depth)
+
+    async def run_mutation(self, reference: object, args: Mapping[str, Any]) -> Any:
+        if self._kind is not FunctionKind.MUTATION:
+            raise BadRequest(
+                f"Cannot call a Mutation function from a {self._kind.value} function",
+                code="WrongCall",
+            )
+        transaction = self._execution.transaction
+        savepoint = transaction.savepoint()
+        try:
+            return await self._execution.nested(
+                reference, args, FunctionKind.MUTATION, depth=self._depth
+            )
+        except BaseException:
+            transaction.rollback(savepoint)
+            raise
+
+    async def run_action(self, reference: object, args: Mapping[str, Any]) -> Any:
+        raise BadRequest(
+            f"Cannot call an Action function from a {self._kind.value} function",
+            code="WrongCall",
+        )

@@ -1,0 +1,347 @@
+"""Live queries: one execution and one encoding per question, however many sessions ask it.
+
+A question is (path, arguments, journal, privilege) and, once the function looked at it, the
+caller's identity. The answer holds from the timestamp it was computed at to the first commit that
+touches what was read; watchers are then told, and the first to ask again makes it run again.
+
+A paginated answer remembers where its page ended (the journal) and keeps that end when it runs
+again. It is then filed under that journal: a fresh watcher gets a page of the size it asked for.
+
+Source: architecture.md 2.4.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+from hashlib import blake2b
+
+from reactive_store.auth.identity import Caller, Identity
+from reactive_store.engine.database import Database
+from reactive_store.engine.subscriptions import Subscription
+from reactive_store.functions.outcome import Failure, Outcome, client_message
+from reactive_store.functions.runner import QueryRun, Runner
+from reactive_store.persistence.contract import Timestamp
+from reactive_store.runtime import Runtime
+from reactive_store.values.wire import dumps
+
+__all__ = ["LiveQueries", "LiveQueryCounters", "LiveResult", "Watch"]
+
+
+@dataclass(frozen=True, slots=True)
+class LiveResult:
+    """An answer, encoded for the wire once.
+
+    `modification` is what follows the query id in a Transition's modification, closing brace
+    included. Answers with equal fingerprints need not be sent again.
+    """
+
+    modification: bytes
+    failed: bool
+    fingerprint: bytes
+    journal: str | None
+
+
+@dataclass(slots=True)
+class LiveQueryCounters:
+    """Executions since the start."""
+
+    runs: int = 0
+    reruns: int = 0
+    equal: int = 0  # reruns whose result was what it had been
+
+
+@dataclass(frozen=True, slots=True)
+class _Question:
+    path: str
+    args: bytes
+    journal: str | None
+    is_admin: bool
+
+
+# Stands in for the identity of answers that did not depend on it.
+_ANYBODY = object()
+_Key = tuple[_Question, object]
+
+
+class _LiveQuery:
+    """One question's answer over time."""
+
+    __slots__ = (
+        "caller",
+        "invalid_at",
+        "journal",
+        "keys",
+        "question",
+        "result",
+        "running",
+        "saw_identity",
+        "subscription",
+        "valid_from",
+        "watches",
+    )
+
+    def __init__(self, question: _Question, caller: Caller) -> None:
+        self.question = question
+        self.caller = caller  # on whose behalf it runs
+        self.journal = question.journal  # handed to the next run
+        self.keys: set[_Key] = set()  # where it is filed
+        self.watches: set[Watch] = set()
+        self.saw_identity = False  # by the last run
+        # The answer, good for valid_from <= ts < invalid_at (None: until told otherwise).
+        self.result: LiveResult | None = None
+        self.valid_from = Timestamp(0)
+        self.invalid_at: int | None = None
+        self.subscription: Subscription | None = None
+        # Resolved when the run under way ends; None when none is.
+        self.running: asyncio.Future[None] | None = None
+
+    def covers(self, at: Timestamp) -> bool:
+        return (
+            self.result is not None
+            and self.valid_from <= at
+            and (self.invalid_at is None or at < self.invalid_at)
+        )
+
+
+class Watch:
+    """One session's interest in one question."""
+
+    __slots__ = ("_caller", "_is_armed", "_live_queries", "_on_invalid", "_query", "_question")
+
+    def __init__(
+        self,
+        live_queries: LiveQueries,
+        question: _Question,
+        caller: Caller,
+        on_invalid: Callable[[], None],
+    ) -> None:
+        self._live_queries = live_queries
+        self._question = question
+        self._caller = caller
+        self._on_invalid = on_invalid
+        # True from delivering an answer to reporting it invalid.
+        self._is_armed = False
+        self._query: _LiveQuery | None = live_queries._attach(self, question, caller)
+
+    async def result(self, at: Timestamp) -> LiveResult:
+        """The answer at `at`. Runs the query unless an answer covers that timestamp.
+
+        Raises   Retry, StoreFailed: the deployment cannot answer now
+        """
+        live_queries = self._live_queries
+        while True:
+            query = self._query
+            assert query is not None, "the watch is closed"
+            result = await live_queries._result_at(query, at)
+            if self._query is None:
+                return result  # closed meanwhile; nobody looks at it
+            if self._query is not query:
+                continue
+            if query.saw_identity and query.caller.identity != self._caller.identity:
+                live_queries._detach(self, query)
+                self._query = live_queries._attach_private(self, self._question, self._caller)
+                continue
+            self._is_armed = True
+            if query.invalid_at is not None:
+                self._report()
+            return result
+
+    def close(self) -> None:
+        """Lose interest. Idempotent."""
+        if self._query is not None:
+            self._live_queries._detach(self, self._query)
+            self._query = None
+
+    def _report(self) -> None:
+        if self._is_armed:
+            self._is_armed = False
+            self._on_invalid()
+
+
+class LiveQueries:
+    """Every question somebody is watching."""
+
+    def __init__(
+        self, runner: Runner, database: Database, runtime: Runtime, *, redact: bool
+    ) -> None:
+        self._runner = runner
+        self._database = database
+        self._runtime = runtime
+        self._redact = redact
+        self._filed: dict[_Key, _LiveQuery] = {}
+        self._live: set[_LiveQuery] = set()
+        self.counters = LiveQueryCounters()
+
+    def __len__(self) -> int:
+        """How many questions are being watched."""
+        return len(self._live)
+
+    def watch(
+        self,
+        path: str,
+        args: bytes,
+        caller: Caller,
+        journal: str | None,
+        on_invalid: Callable[[], None],
+    ) -> Watch:
+        """Watch a question. `on_invalid` is called once for every answer that ends.
+
+        Shapes   path: canonical; args: one encoded object; journal: as the last answer gave it
+        """
+        return Watch(self, _Question(path, args, journal, caller.is_admin), caller, on_invalid)
+
+    def invalidate_all(self) -> None:
+        """Every answer ends now: the code behind them has changed."""
+        ts = self._database.latest_ts
+        for query in tuple(self._live):
+            if query.subscription is not None:
+                self._database.cancel(query.subscription)
+                query.subscription = None
+            # The code of now gives the answers of now; older timestamps are not asked any more.
+            query.result = None
+            self._end(query, ts)
+
+    # Filing.
+
+    def _attach(self, watch: Watch, question: _Question, caller: Caller) -> _LiveQuery:
+        query = self._filed.get((question, _ANYBODY))
+        if query is None:
+            return self._attach_private(watch, question, caller)
+        query.watches.add(watch)
+        return query
+
+    def _attach_private(self, watch: Watch, question: _Question, caller: Caller) -> _LiveQuery:
+        key: _Key = (question, caller.identity)
+        query = self._filed.get(key)
+        if query is None:
+            query = _LiveQuery(question, caller)
+            self._file(query, key)
+            self._live.add(query)
+        query.watches.add(watch)
+        return query
+
+    def _file(self, query: _LiveQuery, key: _Key) -> None:
+        if key not in self._filed:
+            self._filed[key] = query
+            query.keys.add(key)
+
+    def _detach(self, watch: Watch, query: _LiveQuery) -> None:
+        query.watches.discard(watch)
+        if query.watches:
+            return
+        self._unfile(query)
+        self._live.discard(query)
+        if query.subscription is not None:
+            self._database.cancel(query.subscription)
+            query.subscription = None
+
+    def _unfile(self, query: _LiveQuery) -> None:
+        for key in query.keys:
+            del self._filed[key]
+        query.keys.clear()
+
+    def _refile(self, query: _LiveQuery) -> None:
+        """File the query where its last answer belongs."""
+        identity: Identity | object | None = query.caller.identity
+        question = query.question
+        if query.journal != question.journal:
+            # The page is pinned now; only who knows its end may join.
+            question = _Question(question.path, question.args, query.journal, question.is_admin)
+        wanted: set[_Key] = {(question, identity)}
+        if not query.saw_identity:
+            wanted.add((question, _ANYBODY))
+        for key in query.keys - wanted:
+            del self._filed[key]
+            query.keys.discard(key)
+        for key in wanted - query.keys:
+            self._file(query, key)
+
+    # Running.
+
+    async def _result_at(self, query: _LiveQuery, at: Timestamp) -> LiveResult:
+        while not query.covers(at):
+            if query.running is not None:
+                await asyncio.shield(query.running)
+                continue
+            if query.result is not None and at < query.valid_from:
+                # An answer of the past, asked for by a session that is behind.
+                run = await self._run(query, at)
+                return self._encoded(run.outcome)
+            await self._refresh(query, at)
+        assert query.result is not None
+        return query.result
+
+    async def _run(self, query: _LiveQuery, at: Timestamp) -> QueryRun:
+        question = query.question
+        return await self._runner.run_query(
+            question.path, question.args, query.caller, at=at, journal=query.journal
+        )
+
+    async def _refresh(self, query: _LiveQuery, at: Timestamp) -> None:
+        running: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        query.running = running
+        if query.subscription is not None:
+            self._database.cancel(query.subscription)
+            query.subscription = None
+        app = self._runner.app
+        try:
+            run = await self._run(query, at)
+        finally:
+            query.running = None
+            running.set_result(None)
+        self.counters.runs += 1
+        result = self._encoded(run.outcome)
+        before = query.result
+        if before is not None:
+            self.counters.reruns += 1
+            if before.fingerprint == result.fingerprint:
+                self.counters.equal += 1
+        query.result = result
+        query.valid_from = at
+        query.invalid_at = None
+        query.saw_identity = run.saw_identity
+        query.journal = result.journal if result.journal is not None else query.journal
+        if not query.watches:
+            return  # everybody left meanwhile
+        self._refile(query)
+        if self._runner.app is not app:
+            self._end(query, at + 1)
+            return
+        subscription = self._database.subscribe(run.reads, at, lambda ts: self._touched(query, ts))
+        if isinstance(subscription, int):
+            self._end(query, subscription)
+        else:
+            query.subscription = subscription
+
+    def _touched(self, query: _LiveQuery, ts: int) -> None:
+        query.subscription = None
+        self._end(query, ts)
+
+    def _end(self, query: _LiveQuery, ts: int) -> None:
+        query.invalid_at = ts
+        for watch in tuple(query.watches):
+            watch._report()
+
+    def _encoded(self, outcome: Outcome) -> LiveResult:
+        lines = dumps(list(outcome.log_lines)) if outcome.log_lines else b"[]"
+        journal = b"null" if outcome.journal is None else dumps(outcome.journal)
+        shown = b"[]" if self._redact else lines
+        tail = b',"logLines":' + shown + b',"journal":' + journal + b"}"
+        digest = blake2b(digest_size=16)
+        if isinstance(outcome, Failure):
+            request_id = self._runtime.random_bytes(8).hex()
+            text = client_message(outcome, request_id, redact=self._redact)
+            head = b'"errorMessage":' + dumps(text)
+            if outcome.data is not None:
+                head += b',"errorData":' + outcome.data
+            digest.update(b"failed\0" + outcome.message.encode() + b"\0" + shown)
+            if outcome.data is not None:
+                digest.update(b"\0" + outcome.data)
+        else:
+            head = b'"value":' + outcome.value
+            digest.update(outcome.value + b"\0" + shown)
+        return LiveResult(
+            head + tail, isinstance(outcome, Failure), digest.digest(), outcome.journal
+        )

@@ -1,0 +1,422 @@
+"""Runs functions for callers: sessions, HTTP, the command line, tests.
+
+    query      one snapshot, nothing written
+    mutation   one transaction; runs again when it loses a race, alone after a few times;
+               at most once per (session, request)
+    action     no transaction; its nested calls are one each
+
+What the app does wrong comes back as a `Failure`. What the deployment cannot do right now
+(overload, a failed disk, a timestamp too old) is raised, so that edges can close or answer 503.
+
+Source: architecture.md 2.2; docs/reference/functions.md for the texts.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from hashlib import blake2b
+from typing import Any, TypeVar
+
+import reactive_store
+from reactive_store.auth.identity import Caller, Identity
+from reactive_store.engine.catalog import SESSION_REQUESTS
+from reactive_store.engine.database import Database
+from reactive_store.engine.reads import ReadSet
+from reactive_store.engine.transaction import Transaction
+from reactive_store.errors import (
+    BadRequest,
+    Conflict,
+    Overloaded,
+    Retry,
+    StoreFailed,
+)
+from reactive_store.functions.app import App
+from reactive_store.functions.context import ActionCtx
+from reactive_store.functions.definitions import FunctionDef, FunctionKind
+from reactive_store.functions.environment import Environment
+from reactive_store.functions.execution import CallChecks, Environs, Execution, find_function
+from reactive_store.functions.logs import LogLines
+from reactive_store.functions.metering import Metered
+from reactive_store.functions.names import display_path
+from reactive_store.functions.outcome import Failure, Outcome, RefusedCall, Success, failure_of
+from reactive_store.persistence.contract import Timestamp
+from reactive_store.values.document import Document
+from reactive_store.values.value import normalize
+from reactive_store.values.wire import dumps, encode_normalized, loads
+
+__all__ = ["Args", "QueryRun", "Runner", "RunnerCounters", "SessionRequest"]
+
+T = TypeVar("T")
+
+Args = bytes | Mapping[str, Any]
+"""Arguments: one object, encoded or not."""
+
+_OWN_PACKAGE = os.path.dirname(reactive_store.__file__)
+
+
+@dataclass(frozen=True, slots=True)
+class SessionRequest:
+    """What makes a mutation happen at most once: a session's own number for it."""
+
+    session_id: str
+    request_id: int
+
+    def internal_id(self) -> bytes:
+        """The id of the record in `_session_requests`: looking it up is a point read."""
+        text = f"{self.session_id}|{self.request_id}".encode()
+        return blake2b(text, digest_size=16, person=b"session-request").digest()
+
+
+@dataclass(frozen=True, slots=True)
+class QueryRun:
+    """One execution of a query, with what it depends on."""
+
+    outcome: Outcome
+    reads: ReadSet
+    saw_identity: bool
+    ts: Timestamp
+
+
+@dataclass(slots=True)
+class RunnerCounters:
+    """Calls since the start."""
+
+    queries: int = 0
+    mutations: int = 0
+    actions: int = 0
+    failures: int = 0
+    replays: int = 0  # mutations answered from their record
+
+
+class Runner:
+    """Runs the functions of the current app. `app` is swapped whole by a reload."""
+
+    def __init__(self, database: Database, app: App, environs: Environs) -> None:
+        self._database = database
+        self._environs = environs
+        self._limits = environs.limits
+        self.app = app
+        # Functions of ours that are not the app's: `_system/…`, for admins.
+        self.system_functions: Mapping[str, FunctionDef] = {}
+        self.counters = RunnerCounters()
+
+    # Entries for callers.
+
+    async def query(
+        self,
+        path: str,
+        args: Args,
+        caller: Caller,
+        *,
+        at: Timestamp | None = None,
+        journal: str | None = None,
+    ) -> Outcome:
+        """Run a query at a timestamp, by default the latest.
+
+        Raises   OutOfRetention; StoreError for a deployment in trouble
+        """
+        return (await self.run_query(path, args, caller, at=at, journal=journal)).outcome
+
+    async def run_query(
+        self,
+        path: str,
+        args: Args,
+        caller: Caller,
+        *,
+        at: Timestamp | None = None,
+        journal: str | None = None,
+    ) -> QueryRun:
+        """As `query`, with the read set: what a live query waits on."""
+        self.counters.queries += 1
+        transaction = self._database.begin(at)
+        execution = self._execution(transaction, caller, journal)
+
+        async def call() -> Success:
+            function = self._find(path, FunctionKind.QUERY, caller)
+            value = dumps(await execution.run(function, self._decoded(path, args)))
+            CallChecks.result_size(path, len(value), self._limits)
+            return Success(value, (), transaction.begin_ts, execution.journal_out)
+
+        outcome = await self._outcome(call)
+        return QueryRun(
+            outcome, transaction.read_set(), execution.saw_identity, transaction.begin_ts
+        )
+
+    async def mutation(
+        self,
+        path: str,
+        args: Args,
+        caller: Caller,
+        *,
+        session: SessionRequest | None = None,
+    ) -> Outcome:
+        """Run a mutation and commit it; returns when it is durable.
+
+        With `session`, a mutation that has committed before is not run again: its result, log
+        lines and timestamp are returned as they were.
+
+        Raises   Retry when it lost every race; StoreFailed
+        """
+        self.counters.mutations += 1
+        lines = LogLines(self._limits)
+
+        async def call() -> Success:
+            function = self._find(path, FunctionKind.MUTATION, caller)
+            decoded = self._decoded(path, args)
+
+            async def attempt(transaction: Transaction) -> Success:
+                if session is not None and (replay := self._replay(transaction, session)):
+                    return replay
+                value = dumps(await self._execution(transaction, caller).run(function, decoded))
+                CallChecks.result_size(path, len(value), self._limits)
+                if session is not None:
+                    _record(transaction, session, value, lines.lines())
+                return Success(value, ())
+
+            success, ts = await self._committed(attempt)
+            # A replay brings its own timestamp and lines.
+            return success if success.ts is not None else Success(success.value, (), ts)
+
+        return await self._outcome(call, lines)
+
+    async def action(self, path: str, args: Args, caller: Caller) -> Outcome:
+        """Run an action. It is never run twice, and goes on when its caller leaves."""
+        lines = LogLines(self._limits)
+
+        async def call() -> Success:
+            function = self._find(path, FunctionKind.ACTION, caller)
+            result = await self._act(function, self._decoded(path, args), caller, depth=1)
+            value = dumps(result)
+            CallChecks.result_size(path, len(value), self._limits)
+            return Success(value, ())
+
+        return await self._outcome(call, lines)
+
+    async def any_kind(self, path: str, args: Args, caller: Caller) -> Outcome:
+        """Run a function of whatever kind it is: for admins' tools."""
+        function = self._lookup(path)
+        kind = FunctionKind.QUERY if function is None else function.kind
+        if function is None or (function.visibility != "public" and not caller.is_admin):
+            message = (
+                f"Could not find function for '{display_path(path)}'. "
+                "Did you forget to run `reactive-store dev`?\n"
+            )
+            return Failure(message, None, ())
+        match kind:
+            case FunctionKind.QUERY:
+                return await self.query(path, args, caller)
+            case FunctionKind.MUTATION:
+                return await self.mutation(path, args, caller)
+            case _:
+                return await self.action(path, args, caller)
+
+    async def transact(self, work: Callable[[Transaction], Awaitable[T]]) -> tuple[T, Timestamp]:
+        """Run `work` in a mutation's transaction and commit it, again when it loses a race.
+
+        Raises   what `work` raises; Retry; StoreFailed
+        """
+        return await self._committed(work)
+
+    # How the kinds run.
+
+    async def _committed(
+        self, attempt: Callable[[Transaction], Awaitable[T]]
+    ) -> tuple[T, Timestamp]:
+        for _ in range(self._limits.conflict_retries + 1):
+            try:
+                return await self._attempt(attempt, alone=False)
+            except Conflict:
+                continue  # at once: the newest state is in memory, waiting gains nothing
+        async with self._database.run_alone():
+            return await self._attempt(attempt, alone=True)
+
+    async def _attempt(
+        self, attempt: Callable[[Transaction], Awaitable[T]], *, alone: bool
+    ) -> tuple[T, Timestamp]:
+        transaction = self._database.begin_mutation()
+        try:
+            result = await attempt(transaction)
+        except Retry:
+            raise
+        except Exception:
+            # The error may rest on data that is accepted but not yet durable; it is told only
+            # once that data cannot vanish any more.
+            await self._database.committer.wait_durable(transaction.begin_ts)
+            raise
+        return result, await self._database.commit(transaction, alone=alone)
+
+    async def _act(
+        self, function: FunctionDef, args: Mapping[str, Any], caller: Caller, *, depth: int
+    ) -> Any:
+        self.counters.actions += 1
+        calls = _ActionCalls(self, caller, depth)
+        catalog = self._database.catalog
+        kwargs = CallChecks.bound(function, args, catalog, self._limits)
+        context = ActionCtx(
+            auth=calls,
+            env=_LatestEnvironment(self._database),
+            clock=self._environs.runtime,
+            random=self._environs.runtime.random_generator(),
+            calls=calls,
+        )
+        result = await Metered(
+            function.handler(context, **kwargs),
+            path=display_path(function.path),
+            watchdog=None,
+            seconds=self._limits.action_seconds,
+        )
+        return CallChecks.result(function, result, self._database.catalog)
+
+    # Parts.
+
+    async def _outcome(
+        self, call: Callable[[], Awaitable[Success]], lines: LogLines | None = None
+    ) -> Outcome:
+        lines = LogLines(self._limits) if lines is None else lines
+        token = lines.activate()
+        try:
+            success = await call()
+        except (Retry, StoreFailed):
+            raise
+        except asyncio.CancelledError:
+            raise
+        except Exception as error:  # noqa: BLE001 - the boundary that owns app failures
+            self.counters.failures += 1
+            return failure_of(error, lines.lines(), self._limits, own_package=_OWN_PACKAGE)
+        finally:
+            LogLines.deactivate(token)
+        if success.log_lines:
+            return success
+        return Success(success.value, lines.lines(), success.ts, success.journal)
+
+    def _execution(
+        self, transaction: Transaction, caller: Caller, journal: str | None = None
+    ) -> Execution:
+        return Execution(self.app, transaction, caller, self._environs, journal=journal)
+
+    def _lookup(self, path: str) -> FunctionDef | None:
+        if path.startswith("_system/"):
+            return self.system_functions.get(path)
+        return self.app.find(path)
+
+    def _find(self, path: str, kind: FunctionKind, caller: Caller) -> FunctionDef:
+        if path.startswith("_system/"):
+            system = self.system_functions.get(path)
+            if not caller.is_admin:
+                raise RefusedCall(
+                    "You do not have permission to perform this operation.", code="Forbidden"
+                )
+            if system is not None and system.kind is kind:
+                return system
+        return find_function(self.app, path, kind, is_trusted=caller.is_admin)
+
+    def _decoded(self, path: str, args: Args) -> dict[str, Any]:
+        try:
+            if isinstance(args, bytes):
+                CallChecks.argument_size(path, len(args), self._limits)
+                decoded = loads(args)
+            else:
+                decoded = normalize(args)
+        except RefusedCall:
+            raise
+        except BadRequest as error:
+            raise RefusedCall(
+                f"Invalid arguments for {display_path(path)}: {error.message}"
+            ) from error
+        if not isinstance(decoded, dict):
+            raise RefusedCall(
+                "ArgumentValidationError: Expected to receive an object as the function's "
+                f"argument. Instead received: {encode_normalized(decoded).decode()}"
+            )
+        return decoded
+
+    def _replay(self, transaction: Transaction, session: SessionRequest) -> Success | None:
+        row = transaction.get(SESSION_REQUESTS, session.internal_id())
+        if row is None:
+            return None
+        self.counters.replays += 1
+        record = Document(row.value, SESSION_REQUESTS)
+        return Success(record["result"].encode(), tuple(record["logLines"]), Timestamp(row.ts))
+
+
+def _record(
+    transaction: Transaction, session: SessionRequest, value: bytes, lines: tuple[str, ...]
+) -> None:
+    transaction.insert(
+        SESSION_REQUESTS,
+        {
+            "logLines": list(lines),
+            "request": session.request_id,
+            "result": value.decode(),
+            "session": session.session_id,
+        },
+        internal_id=session.internal_id(),
+    )
+
+
+class _ActionCalls:
+    """`ctx.run_*` and `ctx.auth` of one action."""
+
+    __slots__ = ("_caller", "_depth", "_runner")
+
+    def __init__(self, runner: Runner, caller: Caller, depth: int) -> None:
+        self._runner = runner
+        self._caller = caller
+        self._depth = depth
+
+    async def get_user_identity(self) -> Identity | None:
+        return self._caller.identity
+
+    async def run_query(self, reference: object, args: Mapping[str, Any]) -> Any:
+        function, decoded = self._target(reference, args, FunctionKind.QUERY)
+        runner = self._runner
+        runner.counters.queries += 1
+        transaction = runner._database.begin()
+        return await runner._execution(transaction, self._caller).run(function, decoded)
+
+    async def run_mutation(self, reference: object, args: Mapping[str, Any]) -> Any:
+        function, decoded = self._target(reference, args, FunctionKind.MUTATION)
+        runner = self._runner
+        runner.counters.mutations += 1
+
+        async def attempt(transaction: Transaction) -> Any:
+            return await runner._execution(transaction, self._caller).run(function, decoded)
+
+        result, _ = await runner._committed(attempt)
+        return result
+
+    async def run_action(self, reference: object, args: Mapping[str, Any]) -> Any:
+        if self._depth >= self._runner._limits.nested_calls:
+            raise Overloaded("Actions call each other more deeply than the limit allows.")
+        function, decoded = self._target(reference, args, FunctionKind.ACTION)
+        return await self._runner._act(function, decoded, self._caller, depth=self._depth + 1)
+
+    def _target(
+        self, reference: object, args: Mapping[str, Any], kind: FunctionKind
+    ) -> tuple[FunctionDef, dict[str, Any]]:
+        path = self._runner.app.resolve(reference)
+        function = find_function(self._runner.app, path, kind, is_trusted=True)
+        normal = normalize(dict(args))
+        assert isinstance(normal, dict)
+        return function, normal
+
+
+class _LatestEnvironment(Mapping[str, str]):
+    """`ctx.env` of an action: each look sees the newest durable state."""
+
+    __slots__ = ("_database",)
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def __getitem__(self, name: str) -> str:
+        return Environment(self._database.begin())[name]
+
+    def __iter__(self) -> Any:
+        return iter(Environment(self._database.begin()))
+
+    def __len__(self) -> int:
+        return len(Environment(self._database.begin()))

@@ -1,0 +1,129 @@
+"""The data file: how it is recognised, made and opened.
+
+Two numbers in the file's header say what it is: SQLite's `application_id` names the product,
+`user_version` the format. Both are read before anything is written, so a file of somebody else or
+of a newer version stays as it was.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from pathlib import Path
+from typing import Final, Literal
+
+from reactive_store.errors import BadRequest
+from reactive_store.limits import Limits
+from reactive_store.persistence.statements import load_statements
+
+__all__ = ["FORMAT_VERSION", "Synchronous", "connect_reader", "connect_writer"]
+
+Synchronous = Literal["FULL", "NORMAL"]
+"""FULL: a commit waits for the disk. NORMAL: loss of power may take the newest commits with it
+(never half of one, and never out of order); the end of the process alone takes nothing."""
+
+FORMAT_VERSION: Final = 1
+_APPLICATION_ID: Final = 0x52535430  # "RST0"
+_PREPARED: Final = 256  # prepared statements kept per connection; there are fewer
+
+
+def connect_writer(path: Path, synchronous: Synchronous, limits: Limits) -> sqlite3.Connection:
+    """The connection that writes; the file is made when it is missing.
+
+    Raises   BadRequest[DataDirectoryTooNew] when a newer version of the product wrote the file,
+             BadRequest[DataFileUnreadable] when it is damaged, foreign or out of reach
+    """
+    connection: sqlite3.Connection | None = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        connection = sqlite3.connect(
+            path, isolation_level=None, check_same_thread=False, cached_statements=_PREPARED
+        )
+        is_new = _inspect(connection, path)
+        _configure(connection, limits)
+        connection.execute(f"PRAGMA synchronous = {synchronous}")
+        # Checkpoints are the writer's to time, and a log that once grew is cut down again.
+        connection.execute("PRAGMA wal_autocheckpoint = 0")
+        connection.execute(f"PRAGMA journal_size_limit = {limits.page_cache_bytes}")
+        if is_new:
+            _create(connection)
+    except (sqlite3.Error, OSError) as error:
+        if connection is not None:
+            connection.close()
+        raise _unreadable(path, error) from error
+    except BadRequest:
+        if connection is not None:
+            connection.close()
+        raise
+    return connection
+
+
+def connect_reader(path: Path, limits: Limits) -> sqlite3.Connection:
+    """A second connection that cannot write, to a file a writer has opened."""
+    connection = sqlite3.connect(
+        f"{path.absolute().as_uri()}?mode=ro",
+        uri=True,
+        isolation_level=None,
+        check_same_thread=False,
+        cached_statements=_PREPARED,
+    )
+    _configure(connection, limits)
+    return connection
+
+
+def _inspect(connection: sqlite3.Connection, path: Path) -> bool:
+    """Whether the file is empty. Raises when it is not ours to use."""
+    application, version, tables = (
+        connection.execute(question).fetchone()[0]
+        for question in (
+            "PRAGMA application_id",
+            "PRAGMA user_version",
+            "SELECT count(*) FROM sqlite_master",
+        )
+    )
+    if application == 0 and version == 0 and tables == 0:
+        if connection.execute("PRAGMA journal_mode = WAL").fetchone()[0] != "wal":
+            raise BadRequest(
+                f"The file system under {path} does not support SQLite's write-ahead log. "
+                "Put the data directory on a local disk.",
+                code="DataFileUnreadable",
+            )
+        return True
+    if application != _APPLICATION_ID:
+        raise BadRequest(
+            f"{path} is not a data file of reactive_store. Choose another data directory, "
+            "or move the file away.",
+            code="DataFileUnreadable",
+        )
+    if version > FORMAT_VERSION:
+        raise BadRequest(
+            f"{path} was written by a newer version of reactive_store (format {version}; this "
+            f"version knows formats up to {FORMAT_VERSION}). Upgrade reactive_store, or choose "
+            "another data directory. Nothing was changed.",
+            code="DataDirectoryTooNew",
+        )
+    return False
+
+
+def _configure(connection: sqlite3.Connection, limits: Limits) -> None:
+    connection.execute(f"PRAGMA cache_size = -{limits.page_cache_bytes // 1024}")
+    connection.execute(f"PRAGMA mmap_size = {limits.mapped_bytes}")
+    connection.execute("PRAGMA temp_store = MEMORY")
+
+
+def _create(connection: sqlite3.Connection) -> None:
+    """Make the tables and say what the file is, in one transaction."""
+    connection.executescript(
+        "BEGIN IMMEDIATE;\n"
+        f"{load_statements('sqlite')['create']}\n"
+        f"PRAGMA application_id = {_APPLICATION_ID};\n"
+        f"PRAGMA user_version = {FORMAT_VERSION};\n"
+        "COMMIT;"
+    )
+
+
+def _unreadable(path: Path, error: Exception) -> BadRequest:
+    return BadRequest(
+        f"{path} cannot be opened: {error}. If the file is damaged, put back a copy or an export; "
+        "if not, check that it is there and that this user may read and write it.",
+        code="DataFileUnreadable",
+    )

@@ -1,0 +1,1 @@
+"""The HTTP and websocket edge: one file per resource. The only home of Starlette and uvicorn."""

@@ -1,0 +1,109 @@
+"""What every endpoint does before and after its own work: the backend, the body, the errors.
+
+Endpoints are plain coroutines from a request to a response that raise StoreErrors. `Endpoints`
+turns them into routes: it finds the backend, lets only so many requests run at once, ends those
+that take too long, and answers whatever was raised. No exception leaves it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import orjson
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+
+from reactive_store.backend import Backend
+from reactive_store.errors import BadRequest
+from reactive_store.limits import Limits
+from reactive_store.runtime import Runtime
+from reactive_store.server.errors import error_response
+
+__all__ = ["Endpoint", "Endpoints", "json_body", "json_response", "read_body"]
+
+Endpoint = Callable[[Backend, Request], Awaitable[Response]]
+
+
+class Endpoints:
+    """Runs the endpoints of one application.
+
+    `backend` gives the backend, opening it if need be; `limits` and `runtime` are needed before
+    there is one.
+    """
+
+    def __init__(
+        self, backend: Callable[[], Awaitable[Backend]], *, limits: Limits, runtime: Runtime
+    ) -> None:
+        self._backend = backend
+        self._runtime = runtime
+        self._request_seconds = limits.request_seconds
+        # Callers above the limit wait here, in order, before their body is read.
+        self._places = asyncio.Semaphore(limits.concurrent_requests)
+
+    def route(self, endpoint: Endpoint) -> Callable[[Request], Awaitable[Response]]:
+        """The endpoint as Starlette calls it."""
+
+        async def answer(request: Request) -> Response:
+            try:
+                async with asyncio.timeout(self._request_seconds), self._places:
+                    return await endpoint(await self._backend(), request)
+            except TimeoutError:
+                return Response(status_code=408)
+            except ClientDisconnect:
+                return Response(status_code=408)  # nobody is there to read it
+            except Exception as error:  # noqa: BLE001 - the boundary that owns a request's failure
+                return error_response(error, self._runtime)
+
+        return answer
+
+
+async def read_body(request: Request, limit: int, *, code: str = "BadJsonBody") -> bytes:
+    """The whole body, as long as it is no longer than `limit` bytes.
+
+    Raises   BadRequest[code] as soon as it is known to be longer
+    """
+    parts: list[bytes] = []
+    size = 0
+    declared = request.headers.get("content-length", "")
+    if not (declared.isascii() and declared.isdecimal() and int(declared) > limit):
+        async for part in request.stream():
+            parts.append(part)
+            size += len(part)
+            if size > limit:
+                break
+        else:
+            return b"".join(parts)
+    raise BadRequest(f"The request's body is too large (maximum {limit} bytes)", code=code)
+
+
+async def json_body(request: Request, limits: Limits) -> dict[str, Any]:
+    """The body as a JSON object.
+
+    Raises   BadRequest[BadJsonBody] for another content type, a body that is too long, no JSON, or
+             JSON that is not an object
+    """
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    is_json = kind == "application/json" or (
+        kind.startswith("application/") and kind.endswith("+json")
+    )
+    if not is_json:
+        raise BadRequest(
+            "Expected request with `Content-Type: application/json`", code="BadJsonBody"
+        )
+    body = await read_body(request, limits.body_bytes)
+    try:
+        fields = orjson.loads(body)
+    except orjson.JSONDecodeError as error:
+        raise BadRequest(
+            f"Failed to parse the request body as JSON: {error}", code="BadJsonBody"
+        ) from error
+    if type(fields) is not dict:
+        raise BadRequest("The request body has to be a JSON object", code="BadJsonBody")
+    return fields
+
+
+def json_response(content: object, status: int = 200) -> Response:
+    """A response of plain JSON (not of Convex values)."""
+    return Response(orjson.dumps(content), status, media_type="application/json")

@@ -1,0 +1,393 @@
+"""A websocket connection on uvicorn, with a short way in and out for the sync endpoint.
+
+To an ASGI application this is an ordinary websocket server. The sync endpoint finds itself an
+extension in the scope, `DIRECT`, and attaches a reader: from then on a text frame is handed to it
+inside `data_received`, and `send` writes a finished frame to the transport at once. That saves a
+queue, two task switches and two copies per message; nothing else in the server depends on it, and
+under any other ASGI server the endpoint uses the ordinary way.
+
+Invariants
+- Only text frames are sent. Nothing is sent after a Close.
+- After `attach`, the ASGI application sees the end of the connection and nothing before it.
+
+Source: RFC 6455 through the `websockets` package; the contract of uvicorn's `ws` setting; the
+refusals of a bad handshake are those of Convex's open server
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Iterable
+from http import HTTPStatus
+from typing import Any, Protocol, cast
+from urllib.parse import unquote
+
+from starlette.types import Message
+from uvicorn.config import Config
+from uvicorn.protocols.utils import ClientDisconnected, get_local_addr, get_remote_addr, is_ssl
+from uvicorn.server import ServerState
+from websockets.datastructures import Headers
+from websockets.exceptions import InvalidState
+from websockets.extensions.permessage_deflate import ServerPerMessageDeflateFactory
+from websockets.frames import Frame, Opcode
+from websockets.http11 import Request, Response
+from websockets.protocol import State
+from websockets.server import ServerProtocol
+
+from reactive_store.server.errors import error_body
+
+__all__ = ["DIRECT", "SocketProtocol", "SocketReader"]
+
+DIRECT = "reactive_store.direct"  # key of the scope's extensions; its value holds the protocol
+
+_log = logging.getLogger("reactive_store.server")
+
+_CLOSE_SECONDS = 10.0  # how long a peer may take to answer a Close
+_WAITING_MESSAGES = 32  # of an ordinary application, before reading pauses
+_HANDSHAKE_ERRORS = {
+    "WebSocketKeyHeaderMissing": "The `Sec-WebSocket-Key` header is missing",
+    "InvalidWebSocketVersionHeader": "The `Sec-WebSocket-Version` header has to be 13",
+}
+
+
+class SocketReader(Protocol):
+    """What the sync endpoint attaches."""
+
+    def receive(self, text: bytes) -> None:
+        """A whole text message has arrived (UTF-8). Must not raise."""
+        ...
+
+    def receive_binary(self) -> None:
+        """A binary message has arrived; its content is dropped. Must not raise."""
+        ...
+
+    def on_writable(self) -> None:
+        """The transport has room again after `is_writable` was False."""
+        ...
+
+
+class SocketProtocol(asyncio.Protocol):
+    """One connection, from the upgrade request to the last byte."""
+
+    def __init__(
+        self,
+        config: Config,
+        server_state: ServerState,
+        app_state: dict[str, Any],
+        _loop: asyncio.AbstractEventLoop | None = None,
+    ) -> None:
+        self._config = config
+        self._server = server_state
+        self._app_state = app_state
+        self._loop = _loop or asyncio.get_running_loop()
+        extensions = None
+        if config.ws_per_message_deflate:
+            extensions = [ServerPerMessageDeflateFactory(compress_settings={"memLevel": 5})]
+        self._conn = ServerProtocol(extensions=extensions, max_size=config.ws_max_size)
+        self._transport = cast(asyncio.Transport, None)  # set by connection_made, never unset
+        # The handshake: what came, and what to answer if the application accepts.
+        self._response: Response | None = None
+        self._refusal: tuple[int, Iterable[tuple[bytes, bytes]], list[bytes]] | None = None
+        # True between the accepted handshake and the first Close of either side.
+        self._is_open = False
+        # Set by `attach`, cleared with the connection.
+        self._reader: SocketReader | None = None
+        # False between pause_writing and resume_writing.
+        self.is_writable = True
+        self._writable = asyncio.Event()
+        self._writable.set()
+        # The ordinary way in. Ends with one websocket.disconnect.
+        self._inbox: asyncio.Queue[Message] = asyncio.Queue()
+        self._has_ended = False
+        self._reading_paused = False
+        self._fragments: list[bytes] = []
+        self._fragments_are_text = False
+        self._close_timer: asyncio.TimerHandle | None = None
+        self._was_heard = False
+
+    # ---- the short way ----
+
+    def attach(self, reader: SocketReader) -> None:
+        """Hand every text message to `reader` from now on."""
+        self._reader = reader
+
+    def send(self, frame: bytes) -> None:
+        """Write one text message (UTF-8). Does nothing once the connection is closing."""
+        if not self._is_open:
+            return
+        if self._conn.extensions:
+            self._conn.send_text(frame)
+            self._flush()
+            return
+        size = len(frame)
+        if size < 126:
+            header = bytes((0x81, size))
+        elif size < 65536:
+            header = b"\x81\x7e" + size.to_bytes(2, "big")
+        else:
+            header = b"\x81\x7f" + size.to_bytes(8, "big")
+        self._transport.write(header + frame)
+
+    def close(self, code: int, reason: str = "") -> None:
+        """Send a Close after everything sent so far; drop the connection if it is not answered."""
+        if not self._is_open:
+            return
+        self._is_open = False
+        self._conn.send_close(code, reason)
+        self._flush()
+        self._end(code, reason)
+        self._close_timer = self._loop.call_later(_CLOSE_SECONDS, self._transport.abort)
+
+    def ping(self) -> None:
+        """Ask the peer for a sign of life."""
+        if self._is_open:
+            self._conn.send_ping(b"")
+            self._flush()
+
+    def take_heard(self) -> bool:
+        """Whether anything has arrived since the last call."""
+        was_heard, self._was_heard = self._was_heard, False
+        return was_heard
+
+    # ---- what asyncio and uvicorn call ----
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)
+        self._server.connections.add(cast(Any, self))
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._server.connections.discard(cast(Any, self))
+        if self._close_timer is not None:
+            self._close_timer.cancel()
+        self._is_open = False
+        self._reader = None
+        self._end(1006 if self._conn.close_rcvd is None else self._conn.close_rcvd.code)
+        self.is_writable = True
+        self._writable.set()  # whoever waits to write finds the connection gone
+
+    def pause_writing(self) -> None:
+        self.is_writable = False
+        self._writable.clear()
+
+    def resume_writing(self) -> None:
+        self.is_writable = True
+        self._writable.set()
+        if self._reader is not None:
+            self._reader.on_writable()
+
+    def shutdown(self) -> None:
+        """The server stops: uvicorn's request to end this connection."""
+        if self._is_open:
+            self.close(1001, "")
+        elif self._close_timer is None:
+            self._transport.close()
+
+    def data_received(self, data: bytes) -> None:
+        self._was_heard = True
+        conn = self._conn
+        conn.receive_data(data)
+        for event in conn.events_received():
+            if isinstance(event, Request):
+                self._on_request(event)
+            elif isinstance(event, Frame):
+                self._on_frame(event)
+        self._flush()  # pongs, the answer to a Close, the Close of a broken frame
+        if conn.parser_exc is not None or conn.close_expected():
+            self._is_open = False
+            self._end(1006 if conn.close_rcvd is None else conn.close_rcvd.code)
+            self._transport.close()
+
+    def eof_received(self) -> None:
+        """The peer sends no more; asyncio closes the transport."""
+
+    # ---- handshake ----
+
+    def _on_request(self, request: Request) -> None:
+        for code, is_wrong in (
+            ("WebSocketKeyHeaderMissing", "Sec-WebSocket-Key" not in request.headers),
+            (
+                "InvalidWebSocketVersionHeader",
+                request.headers.get_all("Sec-WebSocket-Version") != ["13"],
+            ),
+        ):
+            if is_wrong:
+                self._refuse_with_body(400, error_body(code, _HANDSHAKE_ERRORS[code]))
+                return
+        response = self._conn.accept(request)
+        if response.status_code != 101:
+            self._conn.send_response(response)
+            self._flush()
+            self._transport.close()
+            return
+        self._response = response
+        task = self._loop.create_task(self._run_application(self._scope(request)))
+        self._server.tasks.add(task)
+        task.add_done_callback(self._server.tasks.discard)
+
+    def _scope(self, request: Request) -> dict[str, Any]:
+        raw_path, _, query_string = request.path.partition("?")
+        root_path = self._config.root_path
+        return {
+            "type": "websocket",
+            "asgi": {"version": self._config.asgi_version, "spec_version": "2.4"},
+            "http_version": "1.1",
+            "scheme": "wss" if is_ssl(self._transport) else "ws",
+            "server": get_local_addr(self._transport),
+            "client": get_remote_addr(self._transport),
+            "root_path": root_path,
+            "path": root_path + unquote(raw_path),
+            "raw_path": (root_path + raw_path).encode("ascii"),
+            "query_string": query_string.encode("ascii"),
+            "headers": [
+                (name.lower().encode("ascii"), value.encode("latin-1", "surrogateescape"))
+                for name, value in request.headers.raw_items()
+            ],
+            "subprotocols": [
+                name.strip()
+                for line in request.headers.get_all("Sec-WebSocket-Protocol")
+                for name in line.split(",")
+            ],
+            "state": self._app_state.copy(),
+            "extensions": {"websocket.http.response": {}, DIRECT: {"socket": self}},
+        }
+
+    async def _run_application(self, scope: dict[str, Any]) -> None:
+        try:
+            await self._config.loaded_app(scope, self._receive, self._send)
+        except ClientDisconnected:
+            pass
+        except Exception:  # noqa: BLE001 - the boundary that owns an application's failure
+            _log.exception("a websocket application failed")
+            if self._response is not None:
+                self._refuse_with_body(500, b"Internal Server Error")
+            self.close(1011, "InternalServerError")
+        if self._close_timer is None and not self._transport.is_closing():
+            self._transport.close()
+
+    def _accept(self, message: Message) -> None:
+        response, self._response = self._response, None
+        if response is None or self._transport.is_closing():
+            raise ClientDisconnected
+        subprotocol = message.get("subprotocol")
+        if subprotocol:
+            response.headers["Sec-WebSocket-Protocol"] = subprotocol
+        for name, value in [*self._server.default_headers, *message.get("headers", [])]:
+            if name != b"date":
+                response.headers[name.decode("latin-1")] = value.decode("latin-1")
+        self._conn.send_response(response)
+        self._flush()
+        self._is_open = True
+
+    def _refuse_with_body(self, status: int, body: bytes) -> None:
+        self._refuse(status, [(b"content-type", b"application/json")], body)
+
+    def _refuse(self, status: int, headers: Iterable[tuple[bytes, bytes]], body: bytes) -> None:
+        self._response = None
+        answer = Headers()
+        for name, value in headers:
+            answer[name.decode("latin-1")] = value.decode("latin-1")
+        if "Content-Length" not in answer:
+            answer["Content-Length"] = str(len(body))
+        answer["Connection"] = "close"
+        self._conn.send_response(Response(status, HTTPStatus(status).phrase, answer, body))
+        self._flush()
+        self._end(1006)
+        self._transport.close()
+
+    # ---- frames ----
+
+    def _on_frame(self, frame: Frame) -> None:
+        opcode = frame.opcode
+        if opcode is Opcode.TEXT or opcode is Opcode.BINARY:
+            if frame.fin:
+                self._on_message(bytes(frame.data), is_text=opcode is Opcode.TEXT)
+            else:
+                self._fragments = [bytes(frame.data)]
+                self._fragments_are_text = opcode is Opcode.TEXT
+        elif opcode is Opcode.CONT:
+            self._fragments.append(bytes(frame.data))
+            if frame.fin:
+                message, self._fragments = b"".join(self._fragments), []
+                self._on_message(message, is_text=self._fragments_are_text)
+        # Ping, Pong and Close are answered by the protocol; being heard is all they mean here.
+
+    def _on_message(self, data: bytes, *, is_text: bool) -> None:
+        if not self._is_open:
+            return  # what comes after our Close is not read
+        if self._reader is None:
+            self._queue_message(data, is_text=is_text)
+        elif is_text:
+            self._reader.receive(data)
+        else:
+            self._reader.receive_binary()
+
+    def _queue_message(self, data: bytes, *, is_text: bool) -> None:
+        if is_text:
+            try:
+                self._inbox.put_nowait({"type": "websocket.receive", "text": data.decode()})
+            except UnicodeDecodeError:
+                self.close(1007, "")
+                return
+        else:
+            self._inbox.put_nowait({"type": "websocket.receive", "bytes": data})
+        if self._inbox.qsize() > _WAITING_MESSAGES and not self._reading_paused:
+            self._reading_paused = True
+            self._transport.pause_reading()
+
+    def _end(self, code: int, reason: str = "") -> None:
+        """Tell the application, once, that the connection has ended."""
+        if not self._has_ended:
+            self._has_ended = True
+            self._inbox.put_nowait({"type": "websocket.disconnect", "code": code, "reason": reason})
+
+    def _flush(self) -> None:
+        for data in self._conn.data_to_send():
+            if data:
+                self._transport.write(data)
+
+    # ---- the ordinary way ----
+
+    async def _receive(self) -> Message:
+        if self._response is not None and self._inbox.empty():
+            return {"type": "websocket.connect"}
+        message = await self._inbox.get()
+        if self._reading_paused and self._inbox.empty():
+            self._reading_paused = False
+            self._transport.resume_reading()
+        return message
+
+    async def _send(self, message: Message) -> None:
+        kind = message["type"]
+        if kind == "websocket.accept":
+            self._accept(message)
+        elif kind == "websocket.send":
+            await self._writable.wait()
+            self._send_ordinary(message)
+        elif kind == "websocket.close":
+            if self._response is not None:
+                self._refuse(403, [], b"")
+            else:
+                self.close(message.get("code", 1000), message.get("reason") or "")
+        elif kind == "websocket.http.response.start":
+            self._refusal = (message["status"], message.get("headers", []), [])
+        elif kind == "websocket.http.response.body" and self._refusal is not None:
+            status, headers, parts = self._refusal
+            parts.append(message.get("body", b""))
+            if not message.get("more_body", False):
+                self._refuse(status, headers, b"".join(parts))
+        else:
+            raise RuntimeError(f"unexpected ASGI message {kind!r}")
+
+    def _send_ordinary(self, message: Message) -> None:
+        if not self._is_open or self._conn.state is not State.OPEN:
+            raise ClientDisconnected
+        try:
+            text = message.get("text")
+            if text is not None:
+                self._conn.send_text(text.encode())
+            else:
+                self._conn.send_binary(message["bytes"])
+        except InvalidState as error:
+            raise ClientDisconnected from error
+        self._flush()

@@ -1,0 +1,1 @@
+"""Live sessions: the messages, one client's state, and what drives it."""
