@@ -1,7 +1,8 @@
 """The offline stand-in for a language model: invents people and opinions without a network.
 
-Its answers are labelled, varied, and always the same for the same question. An archetype leans one
-way for one stimulus, so that a chart of the answers has a shape; nothing here understands a word.
+Its answers are labelled, varied, and always the same for one question of one experiment. An
+archetype leans one way for one stimulus, so that a chart of the answers has a shape; nothing here
+understands a word.
 """
 
 from __future__ import annotations
@@ -17,6 +18,9 @@ from reactive_store.kit.chat import ChatError, SimulatedChat
 __all__ = ["Simulation", "simulated_chat"]
 
 _LABEL = "[simulated]"
+
+# Slow enough to watch: a panel of twelve takes about six seconds.
+_THINKING_MS = [600.0, 2400.0]
 
 # fmt: off
 _FIRST = (
@@ -96,9 +100,9 @@ class Simulation(TypedDict):
     failingArchetypes: NotRequired[list[str]]
 
 
-def simulated_chat(simulation: Simulation) -> SimulatedChat:
-    """The simulator as a chat provider."""
-    low, high = simulation.get("delayMs", [50, 400])
+def simulated_chat(simulation: Simulation, seed: str) -> SimulatedChat:
+    """The simulator as a chat provider; another seed invents other people."""
+    low, high = simulation.get("delayMs", _THINKING_MS)
 
     def answer(_system: str, prompt: str, rng: random.Random) -> str:
         brief = read_brief(prompt)
@@ -106,7 +110,7 @@ def simulated_chat(simulation: Simulation) -> SimulatedChat:
             raise ChatError("Failure as configured.", reason="simulated", may_retry=False)
         return json.dumps(_WRITERS[brief["task"]](brief, rng), ensure_ascii=False)
 
-    return SimulatedChat(answer, delay_ms=(low, high))
+    return SimulatedChat(answer, delay_ms=(low, high), seed=seed)
 
 
 def _is_failing(brief: dict[str, Any], simulation: Simulation) -> bool:

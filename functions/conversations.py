@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from functions._access import get_own, load_own
-from reactive_store import UNSET, Document, Id, MutationCtx, QueryCtx, mutation, query
+from functions._ids import ConversationId, ProjectId
+from reactive_store import UNSET, Document, MutationCtx, QueryCtx, mutation, query
 
 __all__ = ["create", "list_by_project"]
 
 
 @query
-async def list_by_project(ctx: QueryCtx, project_id: Id["projects"]) -> list[Document]:
+async def list_by_project(ctx: QueryCtx, project_id: ProjectId) -> list[Document]:
     """The conversations of one of the caller's projects, newest first; empty when not theirs."""
     if await get_own(ctx, project_id) is None:
         return []
@@ -19,8 +20,8 @@ async def list_by_project(ctx: QueryCtx, project_id: Id["projects"]) -> list[Doc
 
 @mutation
 async def create(
-    ctx: MutationCtx, project_id: Id["projects"], title: str | None = None
-) -> Id["conversations"]:
+    ctx: MutationCtx, project_id: ProjectId, title: str | None = None
+) -> ConversationId:
     """Start a conversation in one of the caller's projects."""
     project = await load_own(ctx, project_id, "project")
     fields = {

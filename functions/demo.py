@@ -1,9 +1,10 @@
-"""What a fresh deployment starts with, so that its page is not empty."""
+"""What the demo does when it starts: its page should not be empty, nor wait for the dead."""
 
 from __future__ import annotations
 
 from functions._access import ensure_user
-from reactive_store import Id, MutationCtx, internal, internal_mutation
+from functions._ids import ProjectId
+from reactive_store import MutationCtx, internal, internal_mutation
 
 __all__ = ["seed"]
 
@@ -11,14 +12,19 @@ _PROJECT = "Pricing study"
 
 
 @internal_mutation
-async def seed(ctx: MutationCtx) -> Id["projects"]:
-    """The official templates and a first project of the caller; harmless to repeat."""
+async def seed(ctx: MutationCtx) -> ProjectId:
+    """The official templates and a first project of the caller; harmless to repeat.
+
+    Runs that were under way when the demo was last stopped end as failed.
+    """
+    await ctx.run_mutation(internal.experiments.fail_interrupted, quiet_ms=0)
     await ctx.run_mutation(internal.experiment_templates.ensure_official)
     user = await ensure_user(ctx)
     own = await ctx.db.query("projects").with_index("by_user", userId=user["_id"]).collect()
     for project in own:
         if project["name"] == _PROJECT:
-            return project["_id"]
+            project_id: ProjectId = project["_id"]
+            return project_id
     fields = {
         "userId": user["_id"],
         "name": _PROJECT,

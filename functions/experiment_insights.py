@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from functions._access import get_own
+from functions._ids import ExperimentId, InsightsId
 from functions._questions import Insight
 from functions._sentiment import SentimentBreakdown
-from reactive_store import Document, Id, MutationCtx, QueryCtx, internal_mutation, query
+from reactive_store import Document, MutationCtx, QueryCtx, internal_mutation, query
 
 __all__ = ["get_by_experiment", "record"]
 
 
 @query
-async def get_by_experiment(ctx: QueryCtx, experiment_id: Id["experiments"]) -> Document | None:
+async def get_by_experiment(ctx: QueryCtx, experiment_id: ExperimentId) -> Document | None:
     """The insights of one of the caller's experiments; None until they are written."""
     if await get_own(ctx, experiment_id) is None:
         return None
@@ -21,16 +22,17 @@ async def get_by_experiment(ctx: QueryCtx, experiment_id: Id["experiments"]) -> 
 @internal_mutation
 async def record(
     ctx: MutationCtx,
-    experiment_id: Id["experiments"],
+    experiment_id: ExperimentId,
     insights: list[Insight],
     sentiment_breakdown: SentimentBreakdown,
     top_concerns: list[str],
     top_positives: list[str],
-) -> Id["experimentInsights"]:
+) -> InsightsId:
     """Keep the insights; what was written first stays."""
     existing = await _find(ctx, experiment_id)
     if existing is not None:
-        return existing["_id"]
+        first_id: InsightsId = existing["_id"]
+        return first_id
     fields = {
         "experimentId": experiment_id,
         "insights": insights,
@@ -42,7 +44,7 @@ async def record(
     return await ctx.db.insert("experimentInsights", fields)
 
 
-async def _find(ctx: QueryCtx, experiment_id: Id["experiments"]) -> Document | None:
+async def _find(ctx: QueryCtx, experiment_id: ExperimentId) -> Document | None:
     found = ctx.db.query("experimentInsights").with_index(
         "by_experiment", experimentId=experiment_id
     )

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from functions._access import get_own, missing
+from functions._ids import ExperimentId, PersonaId, ResultId
 from functions._sentiment import label_of
-from reactive_store import Document, Id, MutationCtx, QueryCtx, internal_mutation, query
+from reactive_store import Document, MutationCtx, QueryCtx, internal_mutation, query
 
 __all__ = ["list_by_experiment", "record"]
 
 
 @query
-async def list_by_experiment(ctx: QueryCtx, experiment_id: Id["experiments"]) -> list[Document]:
+async def list_by_experiment(ctx: QueryCtx, experiment_id: ExperimentId) -> list[Document]:
     """The answers to one of the caller's experiments so far, in the order they came in."""
     if await get_own(ctx, experiment_id) is None:
         return []
@@ -23,11 +24,11 @@ async def list_by_experiment(ctx: QueryCtx, experiment_id: Id["experiments"]) ->
 @internal_mutation
 async def record(
     ctx: MutationCtx,
-    persona_id: Id["personas"],
+    persona_id: PersonaId,
     response: str,
     sentiment: float,
     key_points: list[str],
-) -> Id["experimentResults"]:
+) -> ResultId:
     """Keep a persona's answer and count it, in one transaction.
 
     The first answer stays: recording another one for the same persona changes nothing.
@@ -35,7 +36,8 @@ async def record(
     recorded = ctx.db.query("experimentResults").with_index("by_persona", personaId=persona_id)
     existing = await recorded.first()
     if existing is not None:
-        return existing["_id"]
+        first_id: ResultId = existing["_id"]
+        return first_id
     persona = await ctx.db.get(persona_id)
     experiment = None if persona is None else await ctx.db.get(persona["experimentId"])
     if persona is None or experiment is None:

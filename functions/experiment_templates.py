@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from functions._access import find_user
 from functions._archetypes import OFFICIAL_TEMPLATES
-from reactive_store import Document, Id, MutationCtx, QueryCtx, internal_mutation, query
+from functions._ids import TemplateId
+from reactive_store import Document, MutationCtx, QueryCtx, internal_mutation, query
 
 __all__ = ["ensure_official", "get", "list"]
 
@@ -28,7 +29,7 @@ async def list(ctx: QueryCtx) -> _Documents:  # noqa: A001 - named like projects
 
 
 @query
-async def get(ctx: QueryCtx, template_id: Id["experimentTemplates"]) -> Document | None:
+async def get(ctx: QueryCtx, template_id: TemplateId) -> Document | None:
     """A template that is official or the caller's own."""
     return await find_template(ctx, template_id)
 
@@ -52,7 +53,7 @@ async def ensure_official(ctx: MutationCtx) -> int:
     return len(new)
 
 
-async def find_template(ctx: QueryCtx, template_id: Id["experimentTemplates"]) -> Document | None:
+async def find_template(ctx: QueryCtx, template_id: TemplateId) -> Document | None:
     """A template that is official or the caller's own."""
     template = await ctx.db.get(template_id)
     if template is None or template["isOfficial"]:

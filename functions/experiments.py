@@ -15,6 +15,7 @@ from pydantic import TypeAdapter
 
 from functions._access import get_own, load_own, missing
 from functions._archetypes import GENERAL_PANEL, Archetype, panel_size
+from functions._ids import ExperimentId, ProjectId, TemplateId
 from functions._questions import (
     Answer,
     PersonaDraft,
@@ -32,7 +33,6 @@ from reactive_store import (
     ActionCtx,
     ConvexError,
     Document,
-    Id,
     MutationCtx,
     QueryCtx,
     action,
@@ -50,6 +50,7 @@ __all__ = [
     "complete",
     "create",
     "fail",
+    "fail_interrupted",
     "get",
     "list_by_project",
     "mark_running",
@@ -71,13 +72,13 @@ _SUMMARY = TypeAdapter(Summary)
 
 
 @query
-async def get(ctx: QueryCtx, experiment_id: Id["experiments"]) -> Document | None:
+async def get(ctx: QueryCtx, experiment_id: ExperimentId) -> Document | None:
     """One of the caller's experiments; its status and counters are live."""
     return await get_own(ctx, experiment_id)
 
 
 @query
-async def list_by_project(ctx: QueryCtx, project_id: Id["projects"]) -> list[Document]:
+async def list_by_project(ctx: QueryCtx, project_id: ProjectId) -> list[Document]:
     """The experiments of one of the caller's projects, newest first; empty when not theirs."""
     if await get_own(ctx, project_id) is None:
         return []
@@ -88,14 +89,14 @@ async def list_by_project(ctx: QueryCtx, project_id: Id["projects"]) -> list[Doc
 @mutation
 async def create(
     ctx: MutationCtx,
-    project_id: Id["projects"],
+    project_id: ProjectId,
     name: str,
     stimulus: str,
     description: str | None = None,
-    template_id: Id["experimentTemplates"] | None = None,
+    template_id: TemplateId | None = None,
     archetypes: list[Archetype] | None = None,
     config: dict[str, Any] | None = None,
-) -> Id["experiments"]:
+) -> ExperimentId:
     """A draft. Its panel is `archetypes`, or the template's, or a general one."""
     project = await load_own(ctx, project_id, "project")
     if not name.strip() or not stimulus.strip():
@@ -132,7 +133,7 @@ async def create(
 
 
 @action
-async def run(ctx: ActionCtx, experiment_id: Id["experiments"]) -> dict[str, Any]:
+async def run(ctx: ActionCtx, experiment_id: ExperimentId) -> dict[str, Any]:
     """Run one of the caller's experiments to its end; {"status", "answered", "missing"}.
 
     Every step is a mutation of its own, so whoever listens sees the panel form and the answers
@@ -145,7 +146,7 @@ async def run(ctx: ActionCtx, experiment_id: Id["experiments"]) -> dict[str, Any
         config = plan["experiment"]["config"]
         chat: ChatProvider | None = ClaudeChat.from_env(ctx.env)
         if chat is None:
-            chat = simulated_chat(config.get("simulator", {}))
+            chat = simulated_chat(config.get("simulator", {}), seed=experiment_id)
         try:
             return await _Run(ctx, chat, plan).work()
         finally:
@@ -160,7 +161,7 @@ async def run(ctx: ActionCtx, experiment_id: Id["experiments"]) -> dict[str, Any
 
 
 @internal_mutation
-async def begin(ctx: MutationCtx, experiment_id: Id["experiments"]) -> dict[str, Any]:
+async def begin(ctx: MutationCtx, experiment_id: ExperimentId) -> dict[str, Any]:
     """Claim an experiment for one run; what is there of it already.
 
     Only one of several callers gets it: the status is checked and changed in one transaction.
@@ -197,14 +198,14 @@ async def begin(ctx: MutationCtx, experiment_id: Id["experiments"]) -> dict[str,
 
 
 @internal_mutation
-async def mark_running(ctx: MutationCtx, experiment_id: Id["experiments"]) -> None:
+async def mark_running(ctx: MutationCtx, experiment_id: ExperimentId) -> None:
     """The panel stands; from here on answers come in."""
     await ctx.db.patch(experiment_id, {"status": "running", "updatedAt": ctx.now})
 
 
 @internal_mutation
 async def complete(
-    ctx: MutationCtx, experiment_id: Id["experiments"], started_at: float, summary: Summary
+    ctx: MutationCtx, experiment_id: ExperimentId, started_at: float, summary: Summary
 ) -> None:
     """Write the insights and end the experiment, in one transaction."""
     results = (
@@ -230,13 +231,34 @@ async def complete(
 
 
 @internal_mutation
-async def fail(ctx: MutationCtx, experiment_id: Id["experiments"], reason: str) -> None:
+async def fail(ctx: MutationCtx, experiment_id: ExperimentId, reason: str) -> None:
     """End a run as failed and keep what it has; nothing happens to one that has ended."""
     experiment = await ctx.db.get(experiment_id)
-    if experiment is None or experiment["status"] not in _WORKING:
-        return
+    if experiment is not None and experiment["status"] in _WORKING:
+        await _end_as_failed(ctx, experiment, reason)
+
+
+@internal_mutation
+async def fail_interrupted(ctx: MutationCtx, quiet_ms: float = _STALLED_MS) -> int:
+    """End runs that have died with their server, of all users; how many.
+
+    Units    quiet_ms: for how long nothing has happened in a run; 0 right after the start of the
+             only server, when no run can be alive
+    """
+    ended = 0
+    for status in _WORKING:
+        working = ctx.db.query("experiments").with_index("by_status", status=status)
+        for experiment in await working.collect():
+            if ctx.now - experiment["updatedAt"] >= quiet_ms:
+                await _end_as_failed(ctx, experiment, "The server stopped during the run.")
+                ended += 1
+    return ended
+
+
+async def _end_as_failed(ctx: MutationCtx, experiment: Document, reason: str) -> None:
     config = {**(experiment.get("config") or {}), "error": reason}
-    await ctx.db.patch(experiment_id, {"status": "failed", "config": config, "updatedAt": ctx.now})
+    failed = {"status": "failed", "config": config, "updatedAt": ctx.now}
+    await ctx.db.patch(experiment["_id"], failed)
 
 
 class _Run:

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from functions._access import get_own, load_own
-from reactive_store import ConvexError, Document, Id, MutationCtx, QueryCtx, mutation, query
+from functions._ids import ConversationId, MessageId
+from reactive_store import ConvexError, Document, MutationCtx, QueryCtx, mutation, query
 
 __all__ = ["list_by_conversation", "send"]
 
 
 @query
-async def list_by_conversation(
-    ctx: QueryCtx, conversation_id: Id["conversations"]
-) -> list[Document]:
+async def list_by_conversation(ctx: QueryCtx, conversation_id: ConversationId) -> list[Document]:
     """A conversation of the caller from its first message; empty when it is not theirs."""
     if await get_own(ctx, conversation_id) is None:
         return []
@@ -20,9 +19,7 @@ async def list_by_conversation(
 
 
 @mutation
-async def send(
-    ctx: MutationCtx, conversation_id: Id["conversations"], content: str
-) -> Id["messages"]:
+async def send(ctx: MutationCtx, conversation_id: ConversationId, content: str) -> MessageId:
     """Say something as the user."""
     await load_own(ctx, conversation_id, "conversation")
     if not content.strip():

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from functions._access import get_own, missing
+from functions._ids import ExperimentId
 from functions._questions import PersonaDraft
 from reactive_store import (
     UNSET,
     Document,
-    Id,
     MutationCtx,
     QueryCtx,
     internal_mutation,
@@ -18,7 +18,7 @@ __all__ = ["create", "list_by_experiment"]
 
 
 @query
-async def list_by_experiment(ctx: QueryCtx, experiment_id: Id["experiments"]) -> list[Document]:
+async def list_by_experiment(ctx: QueryCtx, experiment_id: ExperimentId) -> list[Document]:
     """The panel of one of the caller's experiments, in the order it was made."""
     if await get_own(ctx, experiment_id) is None:
         return []
@@ -29,7 +29,7 @@ async def list_by_experiment(ctx: QueryCtx, experiment_id: Id["experiments"]) ->
 @internal_mutation
 async def create(
     ctx: MutationCtx,
-    experiment_id: Id["experiments"],
+    experiment_id: ExperimentId,
     archetype_id: str,
     count: int,
     drafts: list[PersonaDraft],

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from functions._access import ensure_user, find_user, get_own, load_own
+from functions._ids import ProjectId
 from reactive_store import (
     UNSET,
     ConvexError,
     Document,
-    Id,
     MutationCtx,
     QueryCtx,
     mutation,
@@ -34,13 +34,13 @@ async def list(ctx: QueryCtx) -> _Documents:  # noqa: A001 - the data model call
 
 
 @query
-async def get(ctx: QueryCtx, project_id: Id["projects"]) -> Document | None:
+async def get(ctx: QueryCtx, project_id: ProjectId) -> Document | None:
     """One of the caller's projects."""
     return await get_own(ctx, project_id)
 
 
 @mutation
-async def create(ctx: MutationCtx, name: str, description: str | None = None) -> Id["projects"]:
+async def create(ctx: MutationCtx, name: str, description: str | None = None) -> ProjectId:
     """A new project of the caller."""
     user = await ensure_user(ctx)
     fields = {
@@ -54,14 +54,14 @@ async def create(ctx: MutationCtx, name: str, description: str | None = None) ->
 
 
 @mutation
-async def rename(ctx: MutationCtx, project_id: Id["projects"], name: str) -> None:
+async def rename(ctx: MutationCtx, project_id: ProjectId, name: str) -> None:
     """Give one of the caller's projects another name."""
     await load_own(ctx, project_id, "project")
     await ctx.db.patch(project_id, {"name": _name(name), "updatedAt": ctx.now})
 
 
 @mutation
-async def remove(ctx: MutationCtx, project_id: Id["projects"]) -> None:
+async def remove(ctx: MutationCtx, project_id: ProjectId) -> None:
     """Delete one of the caller's projects with everything below it.
 
     Cost     one delete per document, all in one transaction

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from functions._access import ensure_user, find_user
-from reactive_store import Document, Id, MutationCtx, QueryCtx, mutation, query
+from functions._ids import UserId
+from reactive_store import Document, MutationCtx, QueryCtx, mutation, query
 
 __all__ = ["current", "ensure"]
 
@@ -15,6 +16,7 @@ async def current(ctx: QueryCtx) -> Document | None:
 
 
 @mutation
-async def ensure(ctx: MutationCtx) -> Id["users"]:
+async def ensure(ctx: MutationCtx) -> UserId:
     """Make the caller's row if it is not there yet; pages call this after a login."""
-    return (await ensure_user(ctx))["_id"]
+    user_id: UserId = (await ensure_user(ctx))["_id"]
+    return user_id

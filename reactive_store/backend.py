@@ -34,18 +34,28 @@ from reactive_store.functions.logs import LogCapture
 from reactive_store.functions.metering import Watchdog
 from reactive_store.functions.pagination import CursorCodec
 from reactive_store.functions.runner import Runner, RunnerCounters
+from reactive_store.functions.system import system_functions
 from reactive_store.persistence.contract import Persistence
 from reactive_store.persistence.data_lock import DataLock
 from reactive_store.persistence.sqlite import SqlitePersistence
 from reactive_store.runtime import Runtime, SystemRuntime
 
-__all__ = ["DATABASE_FILE", "Backend", "DeploymentEnvironment", "Statistics"]
+__all__ = [
+    "DATABASE_FILE",
+    "INSTANCE_NAME",
+    "INSTANCE_SECRET",
+    "Backend",
+    "DeploymentEnvironment",
+    "Statistics",
+    "database_path",
+    "load_instance",
+]
 
 _LOG = logging.getLogger(__name__)
 
 DATABASE_FILE: Final = "data.sqlite3"
-_SECRET: Final = "instance_secret"  # noqa: S105 - the name of a global, not a secret
-_NAME: Final = "instance_name"
+INSTANCE_SECRET: Final = "instance_secret"  # noqa: S105 - the name of a global, not a secret
+INSTANCE_NAME: Final = "instance_name"
 _DEFAULT_NAME: Final = "reactive-store"
 
 
@@ -105,7 +115,10 @@ class Backend:
         self.authenticator = Authenticator(self.admin_keys)
         self._watchdog = Watchdog(settings.limits.compute_seconds)
         environs = Environs(runtime, settings.limits, CursorCodec(secret), self._watchdog)
+        # Where it can be reached: as configured, else as announced; None before that.
+        self.url = settings.origin
         self.runner = Runner(database, app, environs)
+        self.runner.system_functions = system_functions(lambda: self.runner.app, lambda: self.url)
         self.live_queries = LiveQueries(self.runner, database, runtime, redact=settings.redact)
         self.environment = DeploymentEnvironment(database, self.runner)
         self._lock = lock
@@ -136,11 +149,11 @@ class Backend:
                 lock = DataLock(settings.data, runtime=runtime)
                 lock.acquire()
                 persistence = await SqlitePersistence.open(
-                    _database_path(settings),
+                    database_path(settings),
                     synchronous="FULL" if settings.durability == "full" else "NORMAL",
                     limits=settings.limits,
                 )
-            secret, name = await _instance(persistence, runtime)
+            secret, name = await load_instance(persistence, runtime)
             database = await Database.open(persistence, runtime=runtime, limits=settings.limits)
             await apply_schema(database, app.schema)
             backend = cls(
@@ -181,7 +194,8 @@ class Backend:
                 old.close()
 
     def announce(self, url: str) -> None:
-        """Let other processes know where this deployment serves."""
+        """Let other processes, and functions that ask, know where this deployment serves."""
+        self.url = self.settings.origin or url
         if self._lock is not None:
             self._lock.set_url(url)
 
@@ -208,7 +222,11 @@ class Backend:
             self._lock = None
 
 
-def _database_path(settings: Settings) -> Path:
+def database_path(settings: Settings) -> Path:
+    """The file of the embedded database. Its folder is there when this returns.
+
+    Raises   BadRequest[InvalidSetting] for a `store` of another kind
+    """
     if settings.store is None:
         return settings.data / DATABASE_FILE
     url = urlsplit(settings.store)
@@ -223,14 +241,14 @@ def _database_path(settings: Settings) -> Path:
     return path
 
 
-async def _instance(persistence: Persistence, runtime: Runtime) -> tuple[bytes, str]:
-    """The deployment's secret and name, made when the data is new."""
-    secret = persistence.get_global(_SECRET)
+async def load_instance(persistence: Persistence, runtime: Runtime) -> tuple[bytes, str]:
+    """The deployment's secret and name, made when the data is new. Both are durable on return."""
+    secret = persistence.get_global(INSTANCE_SECRET)
     if secret is None:
         secret = runtime.random_bytes(SECRET_BYTES)
-        await persistence.set_global(_SECRET, secret)
-    name = persistence.get_global(_NAME)
+        await persistence.set_global(INSTANCE_SECRET, secret)
+    name = persistence.get_global(INSTANCE_NAME)
     if name is None:
         name = _DEFAULT_NAME.encode()
-        await persistence.set_global(_NAME, name)
+        await persistence.set_global(INSTANCE_NAME, name)
     return secret, name.decode()

@@ -54,6 +54,7 @@ class Limits:
     batch_documents: int = 4096  # documents in one durable write
     pending_commits: int = 10_000  # accepted but not yet durable; more wait
     write_log_commits: int = 20_000  # recent commits kept for conflict checks
+    write_log_bytes: int = 64 * _MIB  # what those may hold; older ones go first
 
     # History.
     retention_seconds: float = 300.0  # how far back reads of the past work

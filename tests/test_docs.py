@@ -12,7 +12,7 @@ import pytest
 
 from reactive_store.limits import Limits
 from tests import reference_pages
-from tests.e2e.node_script import JS, NodeScript
+from tests.e2e.client_script import JS, node_script
 from tests.e2e.server_process import ServerProcess
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -66,7 +66,7 @@ async def test_first_app_of_the_readme_runs(tmp_path: Path):
         place = JS / f"readme-{tmp_path.name}.tmp.mjs"
         place.write_text(script, encoding="utf-8")
         try:
-            async with asyncio.timeout(30), NodeScript(place.name) as running:
+            async with asyncio.timeout(30), node_script(place.name) as running:
                 while (await running.expect("shown"))["bodies"] != ["Hello"]:
                     pass
         finally:

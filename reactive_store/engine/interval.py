@@ -55,89 +55,134 @@ def after(key: bytes) -> bytes:
     return key + b"\x00"
 
 
-class _Segments(Generic[T]):
-    """Intervals without a usable prefix: boundaries cut the key space into segments.
+_Span = tuple[bytes, bool, bytes]
+"""An interval as something that sorts: (start, whether it has no end, end or nothing)."""
 
-    Each boundary key has the set of items that cover the segment starting there. Stabbing is one
-    bisection; adding costs one insertion per segment covered.
+_BLOCK = 64  # intervals; a block of twice as many is cut in two
+
+
+def _span(interval: Interval) -> _Span:
+    start, end = interval
+    return start, end is None, b"" if end is None else end
+
+
+class _Block(Generic[T]):
+    """Neighbours in the order of spans, each with its items and how often each was added."""
+
+    __slots__ = ("items", "reach", "spans")
+
+    def __init__(self, spans: list[_Span], items: list[dict[T, int]]) -> None:
+        self.spans = spans
+        self.items = items
+        # The farthest end, as (no end, end): a key at or beyond it is in none of the intervals.
+        self.reach: tuple[bool, bytes] = max((unbounded, end) for _, unbounded, end in spans)
+
+
+class _Spans(Generic[T]):
+    """Intervals without a usable prefix, sorted by their start and kept in blocks.
+
+    Memory is proportional to the intervals, however they overlap. (Cutting the key space at every
+    end and listing who covers each piece would find them faster, and would need the square of
+    their number when they lie within each other, as the ranges of "newest twenty" do.) A stab looks
+    at one pair per block and into the blocks that reach far enough.
     """
 
-    __slots__ = ("_boundaries", "_covers", "_ends")
+    __slots__ = ("_blocks", "_firsts")
 
     def __init__(self) -> None:
-        self._boundaries: list[bytes] = [b""]
-        self._covers: list[dict[T, int]] = [{}]
-        # How many live intervals end or start at a boundary; at zero the boundary goes.
-        self._ends: dict[bytes, int] = {b"": 1}
+        self._blocks: list[_Block[T]] = []
+        self._firsts: list[_Span] = []  # the first span of each block
 
-    def _cut(self, key: bytes) -> int:
-        position = bisect_left(self._boundaries, key)
-        if position == len(self._boundaries) or self._boundaries[position] != key:
-            self._boundaries.insert(position, key)
-            self._covers.insert(position, dict(self._covers[position - 1]))
-        self._ends[key] = self._ends.get(key, 0) + 1
-        return position
-
-    def _uncut(self, key: bytes) -> None:
-        left = self._ends[key] - 1
-        if left:
-            self._ends[key] = left
-            return
-        del self._ends[key]
-        position = bisect_left(self._boundaries, key)
-        del self._boundaries[position]
-        del self._covers[position]
+    def _position(self, span: _Span) -> int:
+        return max(0, bisect_right(self._firsts, span) - 1)
 
     def add(self, interval: Interval, item: T) -> None:
-        first = self._cut(interval.start)
-        last = len(self._boundaries) if interval.end is None else self._cut(interval.end)
-        for cover in self._covers[first:last]:
-            cover[item] = cover.get(item, 0) + 1
+        span = _span(interval)
+        if not self._blocks:
+            self._blocks.append(_Block([span], [{item: 1}]))
+            self._firsts.append(span)
+            return
+        position = self._position(span)
+        block = self._blocks[position]
+        at = bisect_left(block.spans, span)
+        if at < len(block.spans) and block.spans[at] == span:
+            counts = block.items[at]
+            counts[item] = counts.get(item, 0) + 1
+            return
+        block.spans.insert(at, span)
+        block.items.insert(at, {item: 1})
+        block.reach = max(block.reach, span[1:])
+        self._firsts[position] = block.spans[0]
+        if len(block.spans) >= 2 * _BLOCK:
+            halves = (
+                _Block(block.spans[:_BLOCK], block.items[:_BLOCK]),
+                _Block(block.spans[_BLOCK:], block.items[_BLOCK:]),
+            )
+            self._blocks[position : position + 1] = halves
+            self._firsts[position : position + 1] = [half.spans[0] for half in halves]
 
     def remove(self, interval: Interval, item: T) -> None:
-        first = bisect_left(self._boundaries, interval.start)
-        last = (
-            len(self._boundaries)
-            if interval.end is None
-            else bisect_left(self._boundaries, interval.end)
-        )
-        for cover in self._covers[first:last]:
-            left = cover[item] - 1
-            if left:
-                cover[item] = left
-            else:
-                del cover[item]
-        if interval.end is not None:
-            self._uncut(interval.end)
-        self._uncut(interval.start)
+        span = _span(interval)
+        position = self._position(span)
+        block = self._blocks[position]
+        at = bisect_left(block.spans, span)
+        counts = block.items[at]
+        if counts[item] > 1:
+            counts[item] -= 1
+            return
+        del counts[item]
+        if counts:
+            return
+        del block.spans[at], block.items[at]
+        if not block.spans:
+            del self._blocks[position], self._firsts[position]
+            return
+        self._firsts[position] = block.spans[0]
+        if span[1:] == block.reach:
+            block.reach = max((unbounded, end) for _, unbounded, end in block.spans)
 
     def stab(self, key: bytes) -> Iterator[T]:
-        return iter(self._covers[bisect_right(self._boundaries, key) - 1])
+        for block in self._blocks:
+            if block.spans[0][0] > key:
+                return
+            unbounded, reach = block.reach
+            if not unbounded and reach <= key:
+                continue
+            for (start, is_open, end), items in zip(block.spans, block.items, strict=True):
+                if start > key:
+                    return
+                if is_open or key < end:
+                    yield from items
 
     def check(self) -> None:
-        assert self._boundaries == sorted(set(self._boundaries))
-        assert len(self._boundaries) == len(self._covers)
-        assert set(self._boundaries) == set(self._ends)
+        spans = [span for block in self._blocks for span in block.spans]
+        assert spans == sorted(set(spans))
+        assert self._firsts == [block.spans[0] for block in self._blocks]
+        for block in self._blocks:
+            assert len(block.spans) == len(block.items) < 2 * _BLOCK
+            assert all(block.items)
+            assert block.reach == max(span[1:] for span in block.spans)
 
 
 class IntervalMap(Generic[T]):
     """Intervals, each with an item, found by a key they contain.
 
     An interval inside an equality prefix is filed under that prefix: finding it costs one
-    dictionary look-up per prefix length, however many intervals there are. The rest lives in
-    segments found by bisection. The same item may be added with several intervals; it must be
-    hashable.
+    dictionary look-up per prefix length, however many intervals there are. The rest lies sorted in
+    blocks. The same item may be added with several intervals; it must be hashable.
     """
 
     __slots__ = ("_by_prefix", "_count", "_lengths", "_rest", "_sorted_lengths")
 
     def __init__(self) -> None:
         self._count = 0
-        self._by_prefix: dict[bytes, list[tuple[Interval, T]]] = {}
+        # Each filed pair with how often it was added: a removal must not search through those who
+        # wait for the same prefix.
+        self._by_prefix: dict[bytes, dict[tuple[Interval, T], int]] = {}
         # How many prefixes of each length are filed; a length in use costs a look-up per stab.
         self._lengths: dict[int, int] = {}
         self._sorted_lengths: list[int] = []
-        self._rest: _Segments[T] = _Segments()
+        self._rest: _Spans[T] = _Spans()
 
     def __len__(self) -> int:
         """How many intervals are filed."""
@@ -154,9 +199,10 @@ class IntervalMap(Generic[T]):
         prefix = interval.start[:prefix_bytes]
         filed = self._by_prefix.get(prefix)
         if filed is not None:
-            filed.append((interval, item))
+            pair = (interval, item)
+            filed[pair] = filed.get(pair, 0) + 1
             return
-        self._by_prefix[prefix] = [(interval, item)]
+        self._by_prefix[prefix] = {(interval, item): 1}
         count = self._lengths.get(prefix_bytes, 0)
         self._lengths[prefix_bytes] = count + 1
         if not count:
@@ -172,7 +218,11 @@ class IntervalMap(Generic[T]):
             return
         prefix = interval.start[:prefix_bytes]
         filed = self._by_prefix[prefix]
-        filed.remove((interval, item))
+        pair = (interval, item)
+        if filed[pair] > 1:
+            filed[pair] -= 1
+            return
+        del filed[pair]
         if filed:
             return
         del self._by_prefix[prefix]
@@ -186,7 +236,8 @@ class IntervalMap(Generic[T]):
     def stab(self, key: bytes) -> Iterator[T]:
         """Every item filed under an interval that contains `key`; an item may come repeatedly.
 
-        Cost     one look-up per prefix length in use that fits, plus one bisection
+        Cost     one look-up per prefix length in use that fits; of the rest, one comparison per 64
+                 intervals that start below `key`, and a look into the blocks that reach beyond it
         """
         for length in self._sorted_lengths:
             if length > len(key):

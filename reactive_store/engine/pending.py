@@ -112,12 +112,10 @@ class PendingCommits:
 
     def get(self, table: str, id: bytes, at: int) -> tuple[int, Row | None] | None:
         """The newest pending version up to `at` as (ts, row or None), or None: not pending."""
-        found = None
-        for version in self._by_id.get((table, id), ()):
-            if version[0] > at:
-                break
-            found = version
-        return found
+        for version in reversed(self._by_id.get((table, id), ())):
+            if version[0] <= at:
+                return version
+        return None
 
     def overlay(
         self, index: IndexName, start: bytes, end: bytes | None, at: int

@@ -7,6 +7,7 @@ subscription; a property test keeps the answer equal to `reads.touches`.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 
 from reactive_store.engine.interval import IntervalMap
@@ -20,6 +21,8 @@ from reactive_store.engine.reads import (
 )
 
 __all__ = ["Subscription", "Subscriptions"]
+
+_LOG = logging.getLogger(__name__)
 
 
 class Subscription:
@@ -57,6 +60,8 @@ class Subscriptions:
         """
         subscription = Subscription(reads, on_touched)
         for index, (interval, prefix_bytes, predicate) in reads:
+            if interval.is_empty:
+                continue
             of_index = self._maps.get(index)
             if of_index is None:
                 of_index = self._maps[index] = IntervalMap()
@@ -71,6 +76,8 @@ class Subscriptions:
         subscription.is_active = False
         self._count -= 1
         for index, (interval, prefix_bytes, predicate) in subscription.reads:
+            if interval.is_empty:
+                continue
             of_index = self._maps[index]
             of_index.remove(interval, prefix_bytes, (subscription, predicate))
             if not of_index:
@@ -99,7 +106,10 @@ class Subscriptions:
         for subscription in touched:
             self.cancel(subscription)
         for subscription in touched:
-            subscription.on_touched(commit.ts)
+            try:
+                subscription.on_touched(commit.ts)
+            except Exception:  # noqa: BLE001 - one reader's bug must not stop everybody's commits
+                _LOG.exception("a subscriber failed ts=%d", commit.ts)
         return len(touched)
 
     def check(self) -> None:

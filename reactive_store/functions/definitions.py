@@ -236,8 +236,9 @@ class FunctionDef:
             if wire not in names:
                 wire = name
             if wire in renamed:
-                raise _mismatch(
-                    f"Argument `{wire}` is given twice, as {_both(args, wire)}: give it once."
+                raise BadRequest(
+                    f"Argument `{wire}` is given twice, as {_both(args, wire)}: give it once.",
+                    code="ArgumentValidation",
                 )
             renamed[wire] = value
         return renamed

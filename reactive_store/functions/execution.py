@@ -2,14 +2,16 @@
 
     arguments   names → size → validator → bound to the handler's parameters
     handler     on the clock, with its context
-    result      not an un-run query → validator → encodable
+    result      nothing left un-awaited → not an un-run query → validator → encodable
 
 A nested call shares the transaction, the identity, the log lines and the time; it has a context, a
-random generator and a pagination allowance of its own.
+random generator and a pagination allowance of its own. When a call has returned, its `ctx.db` is
+closed: what a task that was left behind would write could not be part of the commit any more.
 """
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass
 from random import Random
@@ -23,11 +25,13 @@ from reactive_store.functions.context import MutationCtx, QueryCtx
 from reactive_store.functions.db import DatabaseReader, DatabaseWriter
 from reactive_store.functions.definitions import FunctionDef, FunctionKind
 from reactive_store.functions.environment import Environment
+from reactive_store.functions.logs import LogLines
 from reactive_store.functions.metering import Metered, Watchdog
 from reactive_store.functions.names import display_path
-from reactive_store.functions.outcome import RefusedCall
+from reactive_store.functions.outcome import RefusedCall, shown_place
 from reactive_store.functions.pagination import CursorCodec
-from reactive_store.functions.query_builder import Query
+from reactive_store.functions.query_builder import UNRUN_QUERY, Query
+from reactive_store.functions.unawaited import Forgetful
 from reactive_store.limits import Limits
 from reactive_store.runtime import Runtime
 from reactive_store.schema.validators import TableNames
@@ -80,11 +84,7 @@ class CallChecks:
         Raises   RefusedCall when it is no value, or not what `returns=` demands
         """
         if isinstance(result, Query):
-            raise BadRequest(
-                "Return value is a Query. Results must be retrieved with `.collect()`, "
-                "`.take(n), `.unique()`, or `.first()`.",
-                code="ReturnedQuery",
-            )
+            raise BadRequest(UNRUN_QUERY, code="ReturnedQuery")
         path = display_path(function.path)
         try:
             if function.returns is None:
@@ -99,6 +99,22 @@ class CallChecks:
                 f"ReturnsValidationError: {error.message}", code="ReturnsValidationError"
             ) from error
         return value
+
+    @staticmethod
+    def awaited(owner: Forgetful, app: App) -> None:
+        """Refuse a call that dropped a coroutine of `ctx`: it did not do what it says.
+
+        Raises   BadRequest[NotAwaited] naming the method and the line
+        """
+        if owner.forgotten is None:
+            return
+        method, place = owner.forgotten
+        where = shown_place(place, app.root)
+        raise BadRequest(
+            f"`{method}(…)` was called without `await`{f' at {where}' if where else ''}, so it did "
+            "nothing. Write `await` in front of it.",
+            code="NotAwaited",
+        )
 
     @staticmethod
     def argument_size(path: str, size: int, limits: Limits) -> None:
@@ -128,10 +144,10 @@ def find_function(app: App, path: str, kind: FunctionKind, *, is_trusted: bool) 
     """
     function = app.find(path)
     if function is None or not (is_trusted or function.visibility == "public"):
-        raise RefusedCall(
-            f"Could not find public function for '{display_path(path)}'.",
-            code="FunctionNotFound",
-        )
+        text = f"Could not find public function for '{display_path(path)}'."
+        if is_trusted:
+            text = app.explain_missing(path)
+        raise RefusedCall(text, code="FunctionNotFound")
     if function.kind is not kind:
         raise RefusedCall(
             f"Trying to execute {path} as {kind.value}, but it is defined as "
@@ -141,7 +157,7 @@ def find_function(app: App, path: str, kind: FunctionKind, *, is_trusted: bool) 
     return function
 
 
-class Execution:
+class Execution(Forgetful):
     """The calls of one transaction."""
 
     __slots__ = (
@@ -164,6 +180,7 @@ class Execution:
         *,
         journal: str | None = None,
     ) -> None:
+        super().__init__()
         self._app = app
         self._caller = caller
         self._environs = environs
@@ -184,9 +201,12 @@ class Execution:
         """Call the outermost function."""
         reader = self._reader(function, self._journal)
         try:
-            return await self._call(function, args, reader, self._random, depth=1)
+            result = await self._call(function, args, reader, self._random, depth=1)
         finally:
             self.journal_out = reader.journal_out
+        CallChecks.awaited(self, self._app)
+        self._warn_of_limits()
+        return result
 
     async def nested(
         self, reference: object, args: Mapping[str, Any], kind: FunctionKind, *, depth: int
@@ -207,6 +227,23 @@ class Execution:
             function, normal, self._reader(function, None), random, depth=depth + 1
         )
 
+    def _warn_of_limits(self) -> None:
+        """Say in the log lines what has nearly been used up."""
+        transaction = self.transaction
+        usage, limits = transaction.usage, transaction.limits
+        for actual, most, what in (
+            (usage.read_documents, limits.read_documents, "Many documents read"),
+            (usage.read_bytes, limits.read_bytes, "Many bytes read"),
+            (len(transaction.read_set()), limits.read_intervals, "Many reads"),
+            (usage.written_documents, limits.written_documents, "Many writes"),
+            (usage.written_bytes, limits.written_bytes, "Many bytes written"),
+        ):
+            if actual * 5 > most * 4 and (lines := LogLines.current()) is not None:
+                lines.add(
+                    "WARN",
+                    f"{what} in a single function execution (actual: {actual}, limit: {most}).",
+                )
+
     def _reader(self, function: FunctionDef, journal: str | None) -> DatabaseReader:
         make = DatabaseWriter if function.kind is FunctionKind.MUTATION else DatabaseReader
         environs = self._environs
@@ -226,6 +263,7 @@ class Execution:
     ) -> Any:
         transaction, environs = self.transaction, self._environs
         kwargs = CallChecks.bound(function, args, transaction, environs.limits)
+        calls = _NestedCalls(self, function.kind, depth)
         context_class = MutationCtx if function.kind is FunctionKind.MUTATION else QueryCtx
         context = context_class(
             db=reader,
@@ -233,49 +271,56 @@ class Execution:
             env=Environment(transaction),
             now=transaction.now_ms,
             random=random,
-            calls=_NestedCalls(self, function.kind, depth),
+            calls=calls,
         )
         handler = function.handler(context, **kwargs)
-        if depth == 1:
-            result = await Metered(
-                handler,
-                path=display_path(function.path),
-                watchdog=environs.watchdog,
-                seconds=environs.limits.mutation_seconds,
-            )
-        else:
-            result = await handler
+        try:
+            if depth == 1:
+                result = await Metered(
+                    handler,
+                    path=display_path(function.path),
+                    watchdog=environs.watchdog,
+                    seconds=environs.limits.mutation_seconds,
+                )
+            else:
+                result = await handler
+        finally:
+            scope = reader.close()
+        CallChecks.awaited(scope, self._app)
+        CallChecks.awaited(calls, self._app)
         return CallChecks.result(function, result, transaction)
 
 
-class _NestedCalls:
+class _NestedCalls(Forgetful):
     """`ctx.run_query` and `ctx.run_mutation` of one context inside a transaction."""
 
-    __slots__ = ("_depth", "_execution", "_kind")
+    __slots__ = ("_depth", "_execution", "_kind", "_turn")
 
     def __init__(self, execution: Execution, kind: FunctionKind, depth: int) -> None:
+        super().__init__()
         self._execution = execution
         self._kind = kind
         self._depth = depth
+        # Made by the first nested mutation: one at a time, since undoing one must not undo
+        # what another wrote in between.
+        self._turn: asyncio.Lock | None = None
 
     async def run_query(self, reference: object, args: Mapping[str, Any]) -> Any:
         return await self._execution.nested(reference, args, FunctionKind.QUERY, depth=self._depth)
 
     async def run_mutation(self, reference: object, args: Mapping[str, Any]) -> Any:
-        if self._kind is not FunctionKind.MUTATION:
-            raise BadRequest(
-                f"Cannot call a Mutation function from a {self._kind.value} function",
-                code="WrongCall",
-            )
+        if self._turn is None:
+            self._turn = asyncio.Lock()
         transaction = self._execution.transaction
-        savepoint = transaction.savepoint()
-        try:
-            return await self._execution.nested(
-                reference, args, FunctionKind.MUTATION, depth=self._depth
-            )
-        except BaseException:
-            transaction.rollback(savepoint)
-            raise
+        async with self._turn:
+            savepoint = transaction.savepoint()
+            try:
+                return await self._execution.nested(
+                    reference, args, FunctionKind.MUTATION, depth=self._depth
+                )
+            except BaseException:
+                transaction.rollback(savepoint)
+                raise
 
     async def run_action(self, reference: object, args: Mapping[str, Any]) -> Any:
         raise BadRequest(

@@ -12,6 +12,7 @@ are entry points.
 from __future__ import annotations
 
 import ast
+import importlib
 import traceback
 import weakref
 from collections.abc import Iterator
@@ -23,6 +24,7 @@ from types import MappingProxyType, ModuleType, TracebackType
 from typing import Final, NoReturn
 
 from reactive_store.errors import BadRequest
+from reactive_store.functions import private_imports
 from reactive_store.functions.app import App
 from reactive_store.functions.definitions import FunctionDef
 from reactive_store.functions.logs import captured_print
@@ -40,6 +42,16 @@ from reactive_store.schema.tables import Schema, define_schema
 __all__ = ["build_app", "load_app"]
 
 _SCHEMA_NAME: Final = "schema"
+
+# Files whose lines say nothing to an app's author: how imports work.
+_MACHINERY: Final = frozenset(
+    {
+        importlib.__file__,
+        private_imports.__file__,
+        "<frozen importlib._bootstrap>",
+        "<frozen importlib._bootstrap_external>",
+    }
+)
 
 
 def load_app(root: Path, *, schema: str = "schema.py", functions: str = "functions") -> App:
@@ -233,8 +245,9 @@ class _Loading:
         step: TracebackType | None = error.__traceback__
         while step is not None and not self._is_own(step.tb_frame.f_code.co_filename):
             step = step.tb_next
-        lines = traceback.format_exception(type(error), error, step)
-        return self._imports.public_text("".join(lines)).rstrip()
+        shown = traceback.TracebackException(type(error), error, step)
+        shown.stack[:] = [frame for frame in shown.stack if frame.filename not in _MACHINERY]
+        return self._imports.public_text("".join(shown.format())).rstrip()
 
     def _is_own(self, filename: str) -> bool:
         path = Path(filename)

@@ -2,7 +2,8 @@
 
 `print` and `logging` inside a function become log lines of the call that is running, in Convex's
 form: `[LEVEL] ` and the arguments, each as an inspector shows it (text in single quotes). Outside a
-call both behave as ever. Nested calls write into the lines of the outermost one.
+call both behave as ever. Nested calls write into the lines of the outermost one; what an attempt
+of a mutation printed is forgotten when it runs again.
 
 Source: docs/reference/limits.md for the bounds; the form is what Convex's clients parse.
 """
@@ -35,20 +36,31 @@ class LogLines:
     def add(self, level: str, text: str) -> None:
         """Append a line; what goes beyond the bounds is cut and says so."""
         count = len(self._lines)
-        if count >= self._most_lines:
+        if count > self._most_lines:
             return
-        if count == self._most_lines - 1:
+        if count == self._most_lines:
             self._lines.append(
                 f"[ERROR] Log overflow (maximum {self._most_lines}). Remaining log lines omitted."
             )
             return
         if len(text) > self._most_chars:
             text = text[: self._most_chars] + " (truncated due to length)"
+        if not text.isascii():
+            text = text.encode("utf-8", "replace").decode()  # lines go to clients: valid Unicode
         self._lines.append(f"[{level}] {text}")
 
     def lines(self) -> tuple[str, ...]:
         """What was printed so far."""
         return tuple(self._lines)
+
+    @property
+    def position(self) -> int:
+        """A point `rollback` can return to."""
+        return len(self._lines)
+
+    def rollback(self, position: int) -> None:
+        """Forget what was printed since."""
+        del self._lines[position:]
 
     def activate(self) -> Token[LogLines | None]:
         """Make these the lines `print` and `logging` write to, in this task."""
@@ -58,6 +70,11 @@ class LogLines:
     def deactivate(token: Token[LogLines | None]) -> None:
         """Undo `activate`."""
         _current.reset(token)
+
+    @staticmethod
+    def current() -> LogLines | None:
+        """The lines of the call that is running in this task, or None."""
+        return _current.get()
 
 
 def _inspect(value: object) -> str:
@@ -87,9 +104,23 @@ class LogCapture(logging.Handler):
         """Append the record; the store's own records are not the app's."""
         lines = _current.get()
         if lines is None or record.name.split(".", 1)[0] == "reactive_store":
+            self._emit_as_ever(record)
             return
         level = next((name for least, name in _LEVELS if record.levelno >= least), "DEBUG")
-        lines.add(level, _inspect(record.getMessage()))
+        try:
+            text = record.getMessage()
+        except Exception:  # noqa: BLE001 - a wrong format is reported as `logging` reports it
+            self.handleError(record)
+            return
+        lines.add(level, _inspect(text))
+
+    def _emit_as_ever(self, record: logging.LogRecord) -> None:
+        # Without any handler Python prints warnings and worse; being the only one must not end that.
+        usual = logging.lastResort
+        if usual is not None and record.levelno >= usual.level:
+            handlers = logging.getLogger().handlers
+            if all(isinstance(handler, LogCapture) for handler in handlers):
+                usual.handle(record)
 
     @staticmethod
     def install() -> None:

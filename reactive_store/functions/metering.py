@@ -4,8 +4,15 @@ Queries and mutations run on the event loop, so a handler that never yields woul
 A watchdog thread looks every so often; when a step of a handler has used more than its share of
 processor time, an exception is raised inside it, at the line where it is. Time spent waiting for
 the disk or the scheduler is not computing, up to a factor that even a stalled machine stays under.
-
 Waiting is bounded by a timer that exists only while a handler really waits.
+
+Invariants
+- An interruption never leaves the step it was meant for: whoever comes second, the watchdog that
+  fires or the step that ends, sees what the first one wrote, and cleans up.
+- A handler that swallows the interruption is interrupted again, and fails even if it returns.
+
+Limits of the means: code that never returns to the interpreter (one huge power, one hopeless
+regular expression) cannot be interrupted, and tasks a handler starts are not watched.
 """
 
 from __future__ import annotations
@@ -15,18 +22,38 @@ import ctypes
 import sys
 import threading
 import time
-from collections.abc import Coroutine, Generator
+from collections.abc import Callable, Coroutine, Generator
 from types import FrameType
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
 
 from reactive_store.errors import BadRequest
 
-__all__ = ["Metered", "Watchdog"]
+__all__ = ["FunctionTimeout", "Metered", "Place", "Watchdog"]
 
 T = TypeVar("T")
 
 _POLL_S = 0.1
 _WALL_FACTOR = 5.0
+_AGAIN_POLLS = 5  # an interruption that was swallowed is repeated after so many looks
+_STACK_FRAMES = 64
+
+
+class Place(NamedTuple):
+    """A line that was being executed."""
+
+    function: str
+    file: str
+    line: int
+
+
+class FunctionTimeout(BadRequest):
+    """A handler computed or waited longer than it may. `stack` is where it was, innermost first."""
+
+    code = "FunctionTimeout"
+
+    def __init__(self, message: str, stack: tuple[Place, ...]) -> None:
+        super().__init__(message)
+        self.stack = stack
 
 
 class _Interrupted(BaseException):
@@ -36,19 +63,23 @@ class _Interrupted(BaseException):
 class Watchdog:
     """Interrupts the handler step that is computing for longer than `seconds`.
 
-    One per process is enough: one loop runs one handler step at a time.
+    One per event loop: a loop runs one handler step at a time. `clock` gives seconds that never go
+    back; processor time is the operating system's own count for the thread.
     """
 
-    def __init__(self, seconds: float) -> None:
+    def __init__(self, seconds: float, clock: Callable[[], float]) -> None:
         self.seconds = seconds
+        self._clock = clock
         self._lock = threading.Lock()
         # The step under way: a fresh object per step, None between steps.
         self._step: object | None = None
         self._thread_id = 0
-        # True from interrupting a step until that step has left.
+        # True from claiming a step to interrupt until that step has left. Written before the step
+        # is looked at again, as `leave` clears the step before it looks here: one of the two sees
+        # the other.
         self._fired = False
-        # Where the interrupted step was, for the error text.
-        self._place = ""
+        # Where the interrupted step was, innermost line first.
+        self.stack: tuple[Place, ...] = ()
         self._stopped = threading.Event()
         self._thread: threading.Thread | None = None
 
@@ -58,7 +89,7 @@ class Watchdog:
         self._thread.start()
 
     def stop(self) -> None:
-        """Stop watching."""
+        """Stop watching. Idempotent."""
         self._stopped.set()
         if self._thread is not None:
             self._thread.join()
@@ -69,42 +100,58 @@ class Watchdog:
         self._thread_id = threading.get_ident()
         self._step = object()
 
-    def leave(self) -> str | None:
-        """The step ended. Returns where it was interrupted, or None."""
-        try:
-            return self._leave()
-        except _Interrupted:  # it arrived just now, with the step already over
-            return self._leave()
-
-    def _leave(self) -> str | None:
-        self._step = None
-        if not self._fired:
-            return None
-        with self._lock:
-            _raise_in(self._thread_id, None)  # if it has not arrived yet, it must not any more
-            self._fired = False
-            return self._place
+    def leave(self) -> bool:
+        """The step ended. Whether it was interrupted; `stack` then says where. Idempotent."""
+        while True:
+            try:
+                self._step = None
+                if not self._fired:
+                    return False
+                with self._lock:
+                    _raise_in(self._thread_id, None)  # what has not arrived must not any more
+                    was_interrupted, self._fired = self._fired, False
+            except _Interrupted:  # it arrived just now, with the step already over
+                continue
+            return was_interrupted
 
     def _watch(self) -> None:
         seen: object | None = None
         seen_cpu = seen_wall = 0.0
-        while not self._stopped.wait(_POLL_S):
+        overdue = 0  # looks since the step's time was up
+        poll_s = min(_POLL_S, self.seconds / 4)
+        while not self._stopped.wait(poll_s):
             step = self._step
             if step is None:
                 seen = None
                 continue
-            cpu, wall = _thread_cpu_s(self._thread_id), time.monotonic()
+            cpu, wall = self._thread_cpu_s(), self._clock()
             if step is not seen:
-                seen, seen_cpu, seen_wall = step, cpu, wall
+                seen, seen_cpu, seen_wall, overdue = step, cpu, wall, 0
                 continue
             if cpu - seen_cpu < self.seconds and wall - seen_wall < self.seconds * _WALL_FACTOR:
                 continue
-            with self._lock:
-                if self._step is step and not self._fired:
-                    self._place = _place_of(sys._current_frames().get(self._thread_id))
-                    self._fired = True
-                    _raise_in(self._thread_id, _Interrupted)
-                    seen = None
+            if overdue % _AGAIN_POLLS == 0:
+                self._interrupt(step)
+            overdue += 1
+
+    def _interrupt(self, step: object) -> None:
+        with self._lock:
+            is_first, self._fired = not self._fired, True
+            if self._step is not step:  # it has ended meanwhile
+                if is_first:
+                    self._fired = False
+                return
+            if is_first:
+                self.stack = _stack_of(sys._current_frames().get(self._thread_id))
+            _raise_in(self._thread_id, _Interrupted)
+
+    def _thread_cpu_s(self) -> float:
+        if sys.platform == "win32":
+            return self._clock()
+        try:
+            return time.clock_gettime(time.pthread_getcpuclockid(self._thread_id))
+        except (AttributeError, OSError):  # not every platform has per-thread clocks
+            return self._clock()
 
 
 def _raise_in(thread_id: int, exception: type[BaseException] | None) -> None:
@@ -113,24 +160,33 @@ def _raise_in(thread_id: int, exception: type[BaseException] | None) -> None:
     )
 
 
-def _thread_cpu_s(thread_id: int) -> float:
-    if sys.platform == "win32":
-        return time.monotonic()
-    try:
-        return time.clock_gettime(time.pthread_getcpuclockid(thread_id))
-    except (AttributeError, OSError):  # not every platform has per-thread clocks
-        return time.monotonic()
+def _stack_of(frame: FrameType | None) -> tuple[Place, ...]:
+    """The lines from a frame outwards, as far as the step that is being metered."""
+    places: list[Place] = []
+    while frame is not None and len(places) < _STACK_FRAMES:
+        code = frame.f_code
+        if code.co_filename == __file__:
+            break
+        places.append(Place(code.co_name, code.co_filename, frame.f_lineno))
+        frame = frame.f_back
+    return tuple(places)
 
 
-def _place_of(frame: FrameType | None) -> str:
-    return "" if frame is None else f"{frame.f_code.co_filename}:{frame.f_lineno}"
+def _waiting_stack(coroutine: Any) -> tuple[Place, ...]:
+    """The lines where a suspended coroutine, and those it awaits, are waiting."""
+    places: list[Place] = []
+    while (frame := getattr(coroutine, "cr_frame", None)) is not None:
+        places.append(Place(frame.f_code.co_name, frame.f_code.co_filename, frame.f_lineno))
+        coroutine = coroutine.cr_await
+    return tuple(reversed(places))
 
 
 class Metered(Generic[T]):
     """Awaits a handler under the watchdog and, once it waits, under a time limit.
 
     Cost     about 1 µs for a handler that never waits
-    Raises   BadRequest[FunctionTimeout] naming the function and, when known, the line
+    Raises   FunctionTimeout naming the function, with the line; BadRequest[FunctionExited] for a
+             handler that ends the interpreter: that is not its to end
     """
 
     __slots__ = ("_coroutine", "_path", "_seconds", "_watchdog")
@@ -159,14 +215,18 @@ class Metered(Generic[T]):
                     waits_for = self._step(coroutine, sent, raised)
                 except StopIteration as stop:
                     return stop.value  # type: ignore[no-any-return]
+                except SystemExit as error:
+                    raise BadRequest(
+                        f"{self._path} tried to exit the process.", code="FunctionExited"
+                    ) from error
                 if deadline is None:
-                    deadline = _Deadline(self._seconds)
+                    deadline = _Deadline(self._seconds, coroutine)
                 try:
                     sent, raised = (yield waits_for), None
                 except asyncio.CancelledError as cancelled:
                     if deadline.take():
-                        coroutine.close()
-                        raise self._timeout(self._seconds, "") from None
+                        self._close(coroutine)
+                        raise self._timeout(self._seconds, deadline.stack) from None
                     sent, raised = None, cancelled
                 except BaseException as error:  # noqa: BLE001 - handed on to the handler as it is
                     sent, raised = None, error
@@ -182,41 +242,65 @@ class Metered(Generic[T]):
             return coroutine.send(sent) if raised is None else coroutine.throw(raised)
         watchdog.enter()
         try:
-            return coroutine.send(sent) if raised is None else coroutine.throw(raised)
+            try:
+                return coroutine.send(sent) if raised is None else coroutine.throw(raised)
+            finally:
+                if watchdog.leave():
+                    # In place of whatever the step ended with: a handler that swallowed the
+                    # interruption has used up its time all the same.
+                    raise _Interrupted
         except _Interrupted:
-            place = watchdog.leave()
-            raise self._timeout(watchdog.seconds, place or "") from None
-        finally:
-            watchdog.leave()
+            watchdog.leave()  # it may have come in the very act of leaving
+            stack = watchdog.stack
+            self._close(coroutine)
+            raise self._timeout(watchdog.seconds, stack) from None
 
-    def _timeout(self, seconds: float, place: str) -> BadRequest:
-        where = f" It was at {place}." if place else ""
-        return BadRequest(
-            f"Function execution timed out (maximum duration: {seconds:g}s): {self._path}.{where}",
-            code="FunctionTimeout",
+    def _close(self, coroutine: Coroutine[Any, Any, T]) -> None:
+        """End a coroutine that ran out of time, its clean-up under the watchdog too."""
+        watchdog = self._watchdog
+        try:
+            if watchdog is None:
+                coroutine.close()
+                return
+            watchdog.enter()
+            try:
+                coroutine.close()
+            finally:
+                watchdog.leave()
+        except (Exception, _Interrupted):  # noqa: BLE001 - it had its chance; the timeout is told
+            if watchdog is not None:
+                watchdog.leave()
+
+    def _timeout(self, seconds: float, stack: tuple[Place, ...]) -> FunctionTimeout:
+        return FunctionTimeout(
+            f"Function execution timed out (maximum duration: {seconds:g}s): {self._path}", stack
         )
 
 
 class _Deadline:
     """Cancels the task that created it after a while, and can tell that it did."""
 
-    __slots__ = ("_fired", "_handle", "_task")
+    __slots__ = ("_cancelling", "_coroutine", "_fired", "_handle", "_task", "stack")
 
-    def __init__(self, seconds: float) -> None:
+    def __init__(self, seconds: float, coroutine: Coroutine[Any, Any, Any]) -> None:
         self._task = asyncio.current_task()
+        self._cancelling = 0 if self._task is None else self._task.cancelling()
+        self._coroutine = coroutine
         self._fired = False
         self._handle = asyncio.get_running_loop().call_later(seconds, self._fire)
+        self.stack: tuple[Place, ...] = ()  # where the coroutine was waiting when time was up
 
     def _fire(self) -> None:
         self._fired = True
+        self.stack = _waiting_stack(self._coroutine)
         if self._task is not None:
             self._task.cancel()
 
     def take(self) -> bool:
-        """Whether the cancellation that arrived is ours; if so it is taken back."""
+        """Whether the cancellation that arrived is ours alone; if so it is taken back."""
         if self._fired and self._task is not None:
-            self._task.uncancel()
-            return True
+            self._fired = False
+            return self._task.uncancel() <= self._cancelling
         return False
 
     def cancel(self) -> None:

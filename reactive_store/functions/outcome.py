@@ -1,17 +1,21 @@
 """What a call of a function came to, and how a failure reads.
 
 A `Failure` holds the developer's text: a first line and, for exceptions of the app, one line per
-frame of the app's own code. `client_message` puts the request id in front and hides the text where
-it must be hidden; the data of a ConvexError is never hidden.
+frame of the app's own code, with files named from the app's folder. `client_message` puts the
+request id in front and hides the text where it must be hidden; the data of a ConvexError is never
+hidden. Every text is valid Unicode, whatever the app raised.
 """
 
 from __future__ import annotations
 
+import os
 import traceback
+from collections.abc import Iterable
 from dataclasses import dataclass
-from types import TracebackType
+from pathlib import Path
 
 from reactive_store.errors import BadRequest, ConvexError, StoreError
+from reactive_store.functions.metering import FunctionTimeout, Place
 from reactive_store.limits import Limits
 from reactive_store.persistence.contract import Timestamp
 from reactive_store.values.wire import dumps, error_data_message
@@ -23,7 +27,12 @@ __all__ = [
     "Success",
     "client_message",
     "failure_of",
+    "shown_place",
 ]
+
+# The directory of this package: its frames say nothing to an app's author.
+_OWN = str(Path(__file__).resolve().parent.parent) + os.sep
+_LIBRARIES = (f"{os.sep}site-packages{os.sep}", f"{os.sep}dist-packages{os.sep}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,11 +71,12 @@ def client_message(failure: Failure, request_id: str, *, redact: bool) -> str:
 
 
 def failure_of(
-    error: Exception, log_lines: tuple[str, ...], limits: Limits, *, own_package: str
+    error: Exception, log_lines: tuple[str, ...], limits: Limits, *, root: Path | None = None
 ) -> Failure:
     """What an exception that left a handler (or the checks around it) tells the caller.
 
-    `own_package` is the directory whose frames are ours, not the app's, and are left out.
+    `root` is the app's folder: frames of files in it are shown, named from there; others are left
+    out. Without it (an app that was not loaded from files) files are named alone.
     """
     data: bytes | None = None
     if isinstance(error, ConvexError):
@@ -83,20 +93,51 @@ def failure_of(
             data = dumps(error.data)
         first = f"Uncaught Error: {error.message}"
     else:
-        text = str(error)
-        name = type(error).__name__
-        first = f"Uncaught {name}: {text}" if text else f"Uncaught {name}"
-    frames = () if isinstance(error, RefusedCall) else _frames(error.__traceback__, own_package)
-    message = "\n".join((first, *frames, ""))
-    encoded = message.encode("utf-8", "replace")
-    if len(encoded) > limits.error_message_bytes:
-        message = encoded[: limits.error_message_bytes].decode("utf-8", "ignore")
-    return Failure(message, data, log_lines)
+        first = f"Uncaught {type(error).__name__}"
+        if text := _text_of(error):
+            first += f": {text}"
+    lines = "\n".join((first, *_frames(error, root), ""))
+    return Failure(_bounded(lines, limits.error_message_bytes), data, log_lines)
 
 
-def _frames(trace: TracebackType | None, own_package: str) -> tuple[str, ...]:
-    return tuple(
-        f"    at {frame.name} ({frame.filename}:{frame.lineno})"
-        for frame in reversed(traceback.extract_tb(trace))
-        if not frame.filename.startswith(own_package) and not frame.filename.startswith("<")
-    )
+def shown_place(place: Place, root: Path | None) -> str | None:
+    """`file:line` as an app's author reads it; None for code that is not the app's."""
+    file = place.file
+    if file.startswith((_OWN, "<")) or any(part in file for part in _LIBRARIES):
+        return None
+    if root is None:
+        return f"{Path(file).name}:{place.line}"
+    folder = f"{root}{os.sep}"
+    if not file.startswith(folder):
+        return None
+    return f"{file[len(folder) :].replace(os.sep, '/')}:{place.line}"
+
+
+def _text_of(error: Exception) -> str:
+    try:
+        return str(error)
+    except Exception:  # noqa: BLE001 - an exception of the app may fail at describing itself
+        return ""
+
+
+def _frames(error: Exception, root: Path | None) -> Iterable[str]:
+    if isinstance(error, RefusedCall):
+        return
+    if isinstance(error, FunctionTimeout):
+        places: Iterable[Place] = error.stack
+    else:
+        frames = traceback.walk_tb(error.__traceback__)
+        places = reversed(
+            [Place(frame.f_code.co_name, frame.f_code.co_filename, line) for frame, line in frames]
+        )
+    for place in places:
+        shown = shown_place(place, root)
+        if shown is not None:
+            yield f"    at {place.function} ({shown})"
+
+
+def _bounded(text: str, most_bytes: int) -> str:
+    encoded = text.encode("utf-8", "replace")  # a text of the app may hold half a character
+    if len(encoded) > most_bytes:
+        return encoded[: most_bytes - 1].decode("utf-8", "ignore") + "\n"
+    return encoded.decode()

@@ -71,7 +71,7 @@ class SimulatedChat:
         answer: Callable[[str, str, random.Random], str],
         *,
         delay_ms: tuple[float, float] = (50, 400),
-        seed: int = 0,
+        seed: int | str = 0,
     ) -> None:
         low, high = delay_ms
         if not 0 <= low <= high:

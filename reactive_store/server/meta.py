@@ -110,7 +110,7 @@ async def canonical_urls(backend: Backend, request: Request) -> Response:
     """`GET /api/v1/get_canonical_urls`: as configured, else as this request found us."""
     await _require_admin(backend, request)
     settings = backend.settings
-    origin = settings.origin or str(request.base_url).rstrip("/")
+    origin = settings.origin or _requested_origin(request)
     site = settings.site_origin
     if site is None:
         parts = urlsplit(origin)
@@ -121,6 +121,11 @@ async def canonical_urls(backend: Backend, request: Request) -> Response:
             else f"{origin}/http"
         )
     return json_response({"convexCloudUrl": origin, "convexSiteUrl": site})
+
+
+def _requested_origin(request: Request) -> str:
+    # Not `base_url`: below a mount point that is the address of the host application.
+    return str(request.url.replace(path=request.scope["root_path"], query="")).rstrip("/?")
 
 
 async def refuse_canonical_url(backend: Backend, request: Request) -> Response:

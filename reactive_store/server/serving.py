@@ -49,12 +49,17 @@ async def serve(
     Shapes   ready is called once, with the URL of the API, when connections are accepted
     Raises   BadRequest[PortInUse, PortNotAllowed, AddressNotUsable] before `ready`
     """
+
+    def announce(url: str) -> None:
+        backend.announce(url)  # other processes on this data find it there
+        ready(url)
+
     await serve_app(
         app_for(backend),
         host=host,
         port=port,
         site_port=site_port,
-        ready=ready,
+        ready=announce,
         stop=stop,
         limits=backend.limits,
         runtime=backend.runtime,
@@ -242,14 +247,16 @@ def _signals(servers: list[_Server]) -> Generator[None]:
             server.stop()
 
     loop = asyncio.get_running_loop()
-    handled: list[signal.Signals] = []
+    before: dict[signal.Signals, Any] = {}
     for number in (signal.SIGINT, signal.SIGTERM):
+        previous = signal.getsignal(number)
         # Only the main thread of a Unix process may.
-        with contextlib.suppress(NotImplementedError, RuntimeError, ValueError):
+        with contextlib.suppress(RuntimeError, ValueError):
             loop.add_signal_handler(number, stop_all)
-            handled.append(number)
+            before[number] = previous
     try:
         yield
     finally:
-        for number in handled:
+        for number, previous in before.items():
             loop.remove_signal_handler(number)
+            signal.signal(number, previous)  # the loop puts the default in place

@@ -44,6 +44,7 @@ DIRECT = "reactive_store.direct"  # key of the scope's extensions; its value hol
 _log = logging.getLogger("reactive_store.server")
 
 _CLOSE_SECONDS = 10.0  # how long a peer may take to answer a Close
+_SHUTDOWN_SECONDS = 1.0  # the same when the whole server waits for it
 _WAITING_MESSAGES = 32  # of an ordinary application, before reading pauses
 _HANDSHAKE_ERRORS = {
     "WebSocketKeyHeaderMissing": "The `Sec-WebSocket-Key` header is missing",
@@ -131,13 +132,16 @@ class SocketProtocol(asyncio.Protocol):
 
     def close(self, code: int, reason: str = "") -> None:
         """Send a Close after everything sent so far; drop the connection if it is not answered."""
+        self._close(code, reason, _CLOSE_SECONDS)
+
+    def _close(self, code: int, reason: str, patience_s: float) -> None:
         if not self._is_open:
             return
         self._is_open = False
         self._conn.send_close(code, reason)
         self._flush()
         self._end(code, reason)
-        self._close_timer = self._loop.call_later(_CLOSE_SECONDS, self._transport.abort)
+        self._close_timer = self._loop.call_later(patience_s, self._transport.abort)
 
     def ping(self) -> None:
         """Ask the peer for a sign of life."""
@@ -179,7 +183,7 @@ class SocketProtocol(asyncio.Protocol):
     def shutdown(self) -> None:
         """The server stops: uvicorn's request to end this connection."""
         if self._is_open:
-            self.close(1001, "")
+            self._close(1001, "", _SHUTDOWN_SECONDS)
         elif self._close_timer is None:
             self._transport.close()
 

@@ -358,9 +358,10 @@ class Worker:
                 gone.close()
         results: dict[int, LiveResult] = {}
         for query_id in work.reread:
-            if self._session.is_closed:  # while waiting for an earlier one
-                break
-            results[query_id] = await watches[query_id].result(work.ts)
+            watch = watches.get(query_id)
+            if watch is None:
+                break  # the socket has ended while an earlier one was waited for
+            results[query_id] = await watch.result(work.ts)
         self._failed_transitions = 0
         return results
 

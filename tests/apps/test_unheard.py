@@ -332,7 +332,8 @@ async def test_insights_sum_up_the_answers_and_are_written_once(backend, app):
 
 
 async def test_answers_and_counter_stream_to_who_listens(backend, app):
-    experiment_id = await app.draft(await app.project())
+    # Answers that take a moment: a listener may be told of several changes at once otherwise.
+    experiment_id = await app.draft(await app.project(), delayMs=[10, 30])
     seen: list[tuple[str, int]] = []
     lengths: list[int] = []
     async with (
@@ -341,19 +342,30 @@ async def test_answers_and_counter_stream_to_who_listens(backend, app):
             "experimentResults:listByExperiment", experimentId=experiment_id
         ) as arriving,
     ):
-        running = asyncio.create_task(app.run(experiment_id))
-        while not seen or seen[-1][0] != "completed":
-            experiment = await live.next()
-            seen.append((experiment["status"], experiment["completedPersonas"]))
-        while not lengths or lengths[-1] < 5:
-            lengths.append(len(await arriving.next()))
-        await running
+
+        async def follow_experiment() -> None:
+            while not seen or seen[-1][0] != "completed":
+                experiment = await live.next()
+                seen.append((experiment["status"], experiment["completedPersonas"]))
+
+        async def follow_results() -> None:
+            while not lengths or lengths[-1] < 5:
+                lengths.append(len(await arriving.next()))
+
+        async def start() -> None:
+            while not seen or not lengths:
+                await asyncio.sleep(0)
+            await app.run(experiment_id)
+
+        await asyncio.gather(follow_experiment(), follow_results(), start())
     statuses = list(dict.fromkeys(status for status, _ in seen))
     assert statuses == ["draft", "generating_personas", "running", "completed"]
     counts = [count for _, count in seen]
     assert counts == sorted(counts)
     assert counts[-1] == 5
+    assert lengths[0] == 0
     assert lengths == sorted(set(lengths))
+    assert len(lengths) > 3
 
 
 async def test_one_failing_persona_harms_no_other(app):
@@ -525,6 +537,28 @@ async def test_a_failed_word_does_not_undo_a_completed_experiment(backend, app):
     assert (await app.get(experiment_id))["status"] == "completed"
 
 
+async def test_runs_that_died_with_their_server_end_failed_when_the_demo_starts_again(backend, app):
+    project_id = await app.project()
+    dead_id, draft_id, done_id = [await app.draft(project_id) for _ in range(3)]
+    await _crash_after(backend, app, dead_id, answers=2)
+    await app.run(done_id)
+    await backend.mutation(internal.demo.seed)
+    dead = await app.get(dead_id)
+    assert (dead["status"], dead["completedPersonas"]) == ("failed", 2)
+    assert dead["config"]["error"] == "The server stopped during the run."
+    assert (await app.get(draft_id))["status"] == "draft"
+    assert (await app.get(done_id))["status"] == "completed"
+    assert await app.run(dead_id) == {"status": "completed", "answered": 5, "missing": 0}
+
+
+async def test_only_runs_that_have_been_quiet_for_long_count_as_interrupted(backend, app):
+    experiment_id = await app.draft(await app.project())
+    await _crash_after(backend, app, experiment_id, answers=1)
+    assert await backend.mutation(internal.experiments.fail_interrupted) == 0
+    assert (await app.get(experiment_id))["status"] == "running"
+    assert await backend.mutation(internal.experiments.fail_interrupted, quietMs=0) == 1
+
+
 # Conversations
 
 
@@ -609,6 +643,7 @@ async def test_a_live_query_of_a_stranger_stays_empty(backend):
         "experiments:begin",
         "experiments:complete",
         "experiments:fail",
+        "experiments:failInterrupted",
         "experiments:markRunning",
         "personas:create",
         "experimentResults:record",

@@ -9,8 +9,8 @@ from urllib.request import Request, urlopen
 
 import pytest
 
+from tests.e2e.client_script import node_script, run_node_tests
 from tests.e2e.cuttable_proxy import CuttableProxy
-from tests.e2e.node_script import NodeScript, run_node_tests
 from tests.e2e.server_process import ServerProcess
 
 
@@ -37,7 +37,7 @@ def test_official_client_works_as_documented(server: ServerProcess, file: str):
 
 async def test_mutation_whose_answer_was_lost_is_applied_once(server: ServerProcess):
     with CuttableProxy(server.port) as proxy:
-        async with NodeScript("reconnect.mjs", proxy.url) as script:
+        async with node_script("reconnect.mjs", proxy.url) as script:
             script.send("watch", path="counters:value", args={"name": "lost-answer"})
             assert (await script.expect("value"))["value"] == 0
             proxy.hold_replies()
@@ -56,7 +56,7 @@ async def test_mutation_whose_answer_was_lost_is_applied_once(server: ServerProc
 
 async def test_mutation_that_never_arrived_is_applied_once(server: ServerProcess):
     with CuttableProxy(server.port) as proxy:
-        async with NodeScript("reconnect.mjs", proxy.url) as script:
+        async with node_script("reconnect.mjs", proxy.url) as script:
             script.send("watch", path="counters:value", args={"name": "lost-request"})
             await script.expect("value")
             proxy.hold_requests()
@@ -72,7 +72,7 @@ async def test_mutation_that_never_arrived_is_applied_once(server: ServerProcess
 
 async def test_mutations_asked_for_while_offline_all_arrive_in_order(server: ServerProcess):
     with CuttableProxy(server.port) as proxy:
-        async with NodeScript("reconnect.mjs", proxy.url) as script:
+        async with node_script("reconnect.mjs", proxy.url) as script:
             script.send("watch", path="counters:value", args={"name": "offline"})
             await script.expect("value")
             proxy.cut(refuse=True)
@@ -88,7 +88,7 @@ async def test_mutations_asked_for_while_offline_all_arrive_in_order(server: Ser
 
 async def test_subscription_misses_nothing_while_cut_off(server: ServerProcess):
     with CuttableProxy(server.port) as proxy:
-        async with NodeScript("reconnect.mjs", proxy.url) as script:
+        async with node_script("reconnect.mjs", proxy.url) as script:
             script.send("watch", path="counters:value", args={"name": "missed"})
             assert (await script.expect("value"))["value"] == 0
             proxy.cut(refuse=True)
@@ -102,7 +102,7 @@ async def test_subscription_misses_nothing_while_cut_off(server: ServerProcess):
 
 async def test_action_in_flight_fails_when_the_socket_is_cut(server: ServerProcess):
     with CuttableProxy(server.port) as proxy:
-        async with NodeScript("reconnect.mjs", proxy.url) as script:
+        async with node_script("reconnect.mjs", proxy.url) as script:
             script.send("watch", path="counters:value", args={"name": "action"})
             await script.expect("value")
             script.send("act", seconds=0.8)
@@ -115,7 +115,7 @@ async def test_action_in_flight_fails_when_the_socket_is_cut(server: ServerProce
 
 async def test_client_outlives_a_killed_server(own_server: Callable[..., ServerProcess]):
     server = own_server()
-    async with NodeScript("reconnect.mjs", server.url) as script:
+    async with node_script("reconnect.mjs", server.url) as script:
         script.send("watch", path="counters:value", args={"name": "killed"})
         assert (await script.expect("value"))["value"] == 0
         script.send("mutate", name="killed")

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-import threading
+import asyncio
+import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import convex
@@ -12,9 +14,11 @@ import pytest
 from convex import ConvexClient, ConvexError, ConvexInt64
 from convex.http_client import ConvexExecutionError, ConvexHttpClient
 
+from tests.e2e.client_script import ClientScript
 from tests.e2e.cuttable_proxy import CuttableProxy
 from tests.e2e.server_process import ServerProcess
 
+SCRIPT = Path(__file__).resolve().parent / "reconnect_client.py"
 VALUES = {
     "none": None,
     "yes": True,
@@ -48,28 +52,16 @@ def channel(request: pytest.FixtureRequest) -> str:
     return f"{request.node.name}-{time.monotonic_ns()}"
 
 
-class Feed:
-    """A subscription read in a thread, so a test can wait for a value with a limit."""
-
-    def __init__(self, subscription: Iterator[Any]) -> None:
-        self.values: list[Any] = []
-        self._subscription = subscription
-        self._news = threading.Condition()
-        threading.Thread(target=self._read, daemon=True).start()
-
-    def _read(self) -> None:
-        for value in self._subscription:
-            with self._news:
-                self.values.append(value)
-                self._news.notify_all()
-
-    def wait(self, wanted: Callable[[Any], bool], *, seconds: float = 30.0) -> Any:
-        with self._news:
-            arrived = self._news.wait_for(
-                lambda: bool(self.values) and wanted(self.values[-1]), seconds
-            )
-        assert arrived, f"never came; seen: {self.values}"
-        return self.values[-1]
+async def until(subscription: Any, wanted: Any, *, seconds: float = 20.0) -> None:
+    """Read a subscription up to a value. Its asynchronous side is used: the blocking one keeps
+    the interpreter to itself while it waits, so no limit could be set."""
+    seen = []
+    try:
+        async with asyncio.timeout(seconds):
+            while not seen or seen[-1] != wanted:
+                seen.append(await anext(subscription))
+    except TimeoutError:
+        raise AssertionError(f"{wanted!r} never came; seen: {seen}") from None
 
 
 def test_mutation_is_seen_by_the_next_query(client: Any, channel: str):
@@ -157,88 +149,94 @@ def test_pages_follow_each_other(client: Any, channel: str):
     assert bodies == [f"message {n}" for n in range(6, -1, -1)]
 
 
-def test_subscription_is_told_of_writes(socket_client: ConvexClient, channel: str):
-    feed = Feed(socket_client.subscribe("messages:bodies", {"channel": channel}))
-    feed.wait(lambda value: value == [])
+async def test_subscription_is_told_of_writes(socket_client: ConvexClient, channel: str):
+    subscription = socket_client.subscribe("messages:bodies", {"channel": channel})
+    await until(subscription, [])
     socket_client.mutation("messages:send", {"channel": channel, "author": "p", "body": "one"})
-    feed.wait(lambda value: value == ["one"])
+    await until(subscription, ["one"])
+    subscription.unsubscribe()
 
 
-def test_own_write_is_in_the_subscription_when_the_call_returns(
-    socket_client: ConvexClient, channel: str
-):
-    feed = Feed(socket_client.subscribe("counters:value", {"name": channel}))
-    feed.wait(lambda value: value == 0)
+async def test_own_writes_arrive_one_by_one(socket_client: ConvexClient, channel: str):
+    subscription = socket_client.subscribe("counters:value", {"name": channel})
+    await until(subscription, 0)
     for expected in range(1, 11):
-        socket_client.mutation("counters:increment", {"name": channel})
-        feed.wait(lambda value, expected=expected: value == expected, seconds=2.0)
+        assert socket_client.mutation("counters:increment", {"name": channel}) == expected
+        await until(subscription, expected, seconds=5.0)
 
 
-def test_watching_all_queries_tells_each(server: ServerProcess, channel: str):
+async def test_live_query_fails_and_recovers(socket_client: ConvexClient, channel: str):
+    subscription = socket_client.subscribe("failures:whenCounterIsOdd", {"name": channel})
+    await until(subscription, 0)
+    socket_client.mutation("counters:increment", {"name": channel})
+    with pytest.raises(ConvexError) as caught:
+        await until(subscription, 2)
+    assert caught.value.data == {"odd": 1}
+    socket_client.mutation("counters:increment", {"name": channel})
+    await until(subscription, 2)
+
+
+async def test_watching_all_queries_tells_each(server: ServerProcess, channel: str):
     own = ConvexClient(server.url)
     names = [f"{channel}-{n}" for n in range(2)]
     handles = [own.subscribe("counters:value", {"name": name}) for name in names]
-    everything = iter(own.watch_all())
+    everything = own.watch_all()
     own.mutation("counters:increment", {"name": names[1]})
-    give_up = time.monotonic() + 20
-    while time.monotonic() < give_up:
-        values = sorted(value for value in next(everything).values() if value is not None)
-        if values == [0.0, 1.0]:
-            break
-    else:
-        raise AssertionError("the two values never came together")
-    for handle in handles:
-        handle.unsubscribe()
+    async with asyncio.timeout(20):
+        while True:
+            values = await anext(everything)
+            if [values.get(handle.id) for handle in handles] == [0.0, 1.0]:
+                break
 
 
-def test_subscription_goes_on_after_a_cut_socket(server: ServerProcess, channel: str):
-    direct = ConvexHttpClient(server.url)
+async def test_subscription_goes_on_after_a_cut_socket(server: ServerProcess, channel: str):
     with CuttableProxy(server.port) as proxy:
-        cut_off = ConvexClient(proxy.url)
-        feed = Feed(cut_off.subscribe("counters:value", {"name": channel}))
-        feed.wait(lambda value: value == 0)
-        proxy.cut(refuse=True)
-        direct.mutation("counters:increment", {"name": channel})
-        proxy.flow()
-        feed.wait(lambda value: value == 1)
-        assert cut_off.mutation("counters:increment", {"name": channel}) == 2
-        feed.wait(lambda value: value == 2)
+        async with python_script(proxy.url, channel) as script:
+            assert (await script.expect("value"))["value"] == 0
+            proxy.cut(refuse=True)
+            ConvexHttpClient(server.url).mutation("counters:increment", {"name": channel})
+            proxy.flow()
+            assert (await script.expect("value"))["value"] == 1
+            script.send("mutate")
+            assert (await script.expect("answered"))["result"] == 2
+            assert (await script.expect("value"))["value"] == 2
+            script.send("quit")
+        assert proxy.connections >= 2
 
 
-def test_mutation_that_never_arrived_is_applied_after_the_reconnect(
+async def test_mutation_that_never_arrived_is_applied_after_the_reconnect(
     server: ServerProcess, channel: str
 ):
     with CuttableProxy(server.port) as proxy:
-        cut_off = ConvexClient(proxy.url)
-        assert cut_off.query("counters:value", {"name": channel}) == 0
-        proxy.hold_requests()
-        answers: list[Any] = []
-        asking = threading.Thread(
-            target=lambda: answers.append(
-                cut_off.mutation("counters:increment", {"name": channel})
-            ),
-            daemon=True,
-        )
-        asking.start()
-        time.sleep(0.3)
-        proxy.cut()
-        proxy.flow()
-        asking.join(timeout=30)
-    assert answers == [1]
+        async with python_script(proxy.url, channel) as script:
+            assert (await script.expect("value"))["value"] == 0
+            proxy.hold_requests()
+            script.send("mutate")
+            await script.expect("asked")
+            await asyncio.sleep(0.3)
+            proxy.cut()
+            proxy.flow()
+            assert (await script.expect("answered"))["result"] == 1
+            script.send("quit")
     assert ConvexHttpClient(server.url).query("counters:value", {"name": channel}) == 1
 
 
-def test_subscription_outlives_a_killed_server(
+def python_script(url: str, name: str) -> ClientScript:
+    """A client in another process: its blocking calls would stop the proxy of this one."""
+    return ClientScript(sys.executable, str(SCRIPT), url, name)
+
+
+async def test_subscription_outlives_a_killed_server(
     own_server: Callable[..., ServerProcess], channel: str
 ):
     server = own_server()
     client = ConvexClient(server.url)
-    feed = Feed(client.subscribe("counters:value", {"name": channel}))
-    feed.wait(lambda value: value == 0)
+    subscription = client.subscribe("counters:value", {"name": channel})
+    await until(subscription, 0)
     assert client.mutation("counters:increment", {"name": channel}) == 1
     server.restart()
     assert client.mutation("counters:increment", {"name": channel}) == 2
-    feed.wait(lambda value: value == 2)
+    await until(subscription, 2)
 
 
 def test_the_client_is_the_published_one():

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from websockets.exceptions import WebSocketException
 
-from tests.e2e.node_script import NodeScript
+from tests.e2e.client_script import node_script
 from tests.e2e.server_process import ServerProcess
 from tests.e2e.sync_socket import SyncSocket, timestamp
 
@@ -23,7 +23,7 @@ WAYS = ("table", "by_key", "by_writer", "by_rank")
 async def test_64_clients_increment_one_counter_and_no_step_is_lost(server: ServerProcess):
     clients, times = 64, 100
     arguments = (server.url, "stampede", str(clients), str(times))
-    async with NodeScript("stampede.mjs", *arguments) as script:
+    async with node_script("stampede.mjs", *arguments) as script:
         done = await script.expect("done", seconds=100)
     assert done["errors"] == []
     assert done["disconnects"] == []
@@ -178,7 +178,8 @@ async def test_timestamps_never_go_back_over_restarts(own_server: Callable[..., 
         async with SyncSocket(server.url) as socket:
             (query,) = await socket.subscribe(("counters:value", {"name": "restarts"}))
             await socket.mutation("counters:increment", name="restarts")
-            while socket.results.get(query) != expected:
+            transition = await socket.next_transition()
+            while transition["results"][query] != expected:
                 transition = await socket.next_transition()
             end = timestamp(transition["endVersion"]["ts"])
             assert end > latest

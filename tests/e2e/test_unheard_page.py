@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.e2e.client_script import node_script
 from tests.e2e.node import node_environment
-from tests.e2e.node_script import NodeScript
 
 ROOT = Path(__file__).resolve().parents[2]
 ARTIFACTS = ROOT / "artifacts"
@@ -59,7 +59,7 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 @pytest.mark.slow
 async def test_results_stream_into_two_tabs(page: str, browser: str):
     ARTIFACTS.mkdir(exist_ok=True)
-    async with NodeScript("unheard.mjs", browser, page, str(ARTIFACTS)) as script:
+    async with node_script("unheard.mjs", browser, page, str(ARTIFACTS)) as script:
         done = await script.expect("done", seconds=110)
         problems = [e for e in script.seen if e["event"] in {"console-error", "page-error"}]
     first, second = done["first"], done["second"]

@@ -1,3 +1,4 @@
+# ruff: noqa: F821, UP037 - Id["table"] names a table, it is no forward reference
 """Annotations: which validator each form means, and what values become."""
 
 from __future__ import annotations
@@ -8,7 +9,17 @@ import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
-from typing import Annotated, Any, Literal, NewType, NotRequired, Optional, Required, TypedDict, Union
+from typing import (
+    Annotated,
+    Any,
+    Literal,
+    NewType,
+    NotRequired,
+    Optional,
+    Required,
+    TypedDict,
+    Union,
+)
 
 import pytest
 from hypothesis import given
@@ -42,7 +53,7 @@ class Point(TypedDict):
 
 
 class Loose(TypedDict, total=False):
-    owner: Required[Id["users"]]  # noqa: F821
+    owner: Required[Id["users"]]
     size: int
 
 
@@ -136,7 +147,10 @@ SPAN = v.object({"start": v.number(), "end": v.number(), "tags": v.optional(v.ar
         (Union[str, int, None], v.union(v.string(), v.number(), v.null())),  # noqa: UP007
         (str | Unset, v.string()),
         (Literal["a"], v.literal("a")),
-        (Literal["a", 1, True, None], v.union(v.literal("a"), v.literal(1), v.literal(True), v.null())),
+        (
+            Literal["a", 1, True, None],  # noqa: PYI061 - the form itself is what is read
+            v.union(v.literal("a"), v.literal(1), v.literal(True), v.null()),
+        ),
         (Annotated[str, "documentation"], v.string()),
         (Annotated[Any, v.literals("a", "b")], v.literals("a", "b")),
         (Annotated[int, Field(ge=0)], v.number()),
@@ -196,7 +210,7 @@ def test_a_refused_field_is_named():
     class Event:
         at: dt.datetime
 
-    with pytest.raises(AnnotationRefusedError, match="field at of .*Event: datetime"):
+    with pytest.raises(AnnotationRefusedError, match=r"field at of .*Event: datetime"):
         read_annotation(Event)
 
 

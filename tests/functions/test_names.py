@@ -82,8 +82,10 @@ def test_every_spelling_has_one_canonical_path(spelling: str, canonical: str):
         ("a.test.js.map:list", "Module path a.test.js.map has an extension that isn't 'js': map."),
         (
             "mes sages:list",
-            "Path component mes sages can only contain alphanumeric characters, underscores, or "
-            "periods.",
+            (
+                "Path component mes sages can only contain alphanumeric characters, underscores, "
+                "or periods."
+            ),
         ),
         ("../secret:list", "Path component .. must have at least one alphanumeric character."),
         ("__:list", "Path component __ must have at least one alphanumeric character."),

@@ -103,6 +103,10 @@ class ScriptedBackend:
         self.database = SimpleNamespace(latest_ts=LATEST_TS)
         self.environment = ScriptedEnvironment()
         self.closed = 0
+        self.announced: list[str] = []
+
+    def announce(self, url: str) -> None:
+        self.announced.append(url)
 
     def statistics(self) -> Statistics:
         return Statistics()

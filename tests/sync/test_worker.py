@@ -546,6 +546,13 @@ async def test_invalid_json_is_fatal():
     assert bench.worker.is_closed
 
 
+async def test_a_close_of_ours_lets_go_of_the_watches():
+    bench = Bench()
+    await bench.hear(query_set(0, add(0)))
+    bench.worker.receive("nonsense")
+    assert bench.store.watches == []
+
+
 async def test_a_binary_frame_ends_the_socket():
     bench = Bench()
     bench.worker.receive_binary()
@@ -674,6 +681,33 @@ async def test_many_sockets_hear_of_a_commit_through_few_tasks():
     await settled()
     assert all(values(bench.line.take()[-1]) == {0: b"1.0"} for bench in benches)
     assert clock.tasks <= 4
+
+
+async def test_the_loop_breathes_between_many_sockets():
+    store = Store()
+    pump = Pump(SystemRuntime())
+    benches = [Bench(store=store, pump=pump) for _ in range(300)]
+    for bench in benches:
+        bench.say(query_set(0, add(0)))
+    told, steps = 0, []
+    while told < 300:
+        await asyncio.sleep(0)
+        now = sum(bool(bench.line.sent) for bench in benches)
+        steps.append(now - told)
+        told = now
+    assert max(steps) <= 128
+
+
+async def test_work_that_vanished_costs_no_task():
+    clock = Clock()
+    pump = Pump(clock)
+    bench = Bench(pump=pump)
+    await bench.hear(query_set(0, add(0)))
+    clock.tasks = 0
+    bench.store.commit()
+    bench.worker.on_disconnect()
+    await settled()
+    assert clock.tasks == 0
 
 
 async def test_an_idle_socket_costs_no_task():

@@ -48,7 +48,7 @@ function Workspace() {
         {openId === null ? (
           <Welcome />
         ) : (
-          <Fallback key={openId}>
+          <Fallback key={openId} title="This experiment cannot be shown">
             <OpenExperiment experimentId={openId} />
           </Fallback>
         )}

@@ -1,5 +1,5 @@
 import { useAction, useQuery } from "convex/react";
-import { useState } from "react";
+import { useEffect, useState } from "react";
 import { api, archetypeNames, isWorking } from "./backend";
 import type { Experiment, Insights, Persona, Result } from "./backend";
 import { InsightsPanel } from "./InsightsPanel";
@@ -7,6 +7,9 @@ import { useNotice } from "./notices";
 import { ResultList } from "./ResultList";
 import { SentimentChart } from "./SentimentChart";
 import { StatusPill } from "./StatusPill";
+
+// A run cannot live longer than an action may: ten minutes, and some grace.
+const STALLED_MS = 11 * 60 * 1000;
 
 export function ExperimentView({ experiment }: { experiment: Experiment }) {
   const experimentId = experiment._id;
@@ -107,7 +110,8 @@ function RunControls({ experiment }: { experiment: Experiment }) {
   const notify = useNotice();
   const [asked, setAsked] = useState(false);
   const { status } = experiment;
-  if (status !== "draft" && status !== "failed") return null;
+  const isStalled = useNow() - experiment.updatedAt > STALLED_MS && isWorking(status);
+  if (status !== "draft" && status !== "failed" && !isStalled) return null;
 
   function start() {
     setAsked(true);
@@ -123,9 +127,24 @@ function RunControls({ experiment }: { experiment: Experiment }) {
           The run ended early. {experiment.config?.error} Answers that were given are kept.
         </p>
       )}
+      {isStalled && (
+        <p className="failure" role="alert">
+          Nothing has happened in this run for a long time. Answers that were given are kept.
+        </p>
+      )}
       <button type="button" data-testid="run" disabled={asked} onClick={start}>
-        {status === "failed" ? "Run again" : "Run"}
+        {status === "draft" ? "Run" : "Run again"}
       </button>
     </div>
   );
+}
+
+/** The time, good enough to notice that minutes have passed. */
+function useNow(): number {
+  const [now, setNow] = useState(Date.now);
+  useEffect(() => {
+    const timer = setInterval(() => setNow(Date.now()), 30_000);
+    return () => clearInterval(timer);
+  }, []);
+  return now;
 }

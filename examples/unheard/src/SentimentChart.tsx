@@ -49,6 +49,9 @@ function Lanes({ results, archetypes, mean }: Props & { mean: number | null }) {
   return (
     <svg className="lanes" width="100%" height={bottom + 24} role="img" aria-label={described}>
       <line className="axis" x1={x(0)} x2={x(0)} y1={TOP} y2={bottom} />
+      {mean !== null && (
+        <line className="mean" x1={x(mean)} x2={x(mean)} y1={TOP} y2={bottom} />
+      )}
       {archetypes.map((archetype, index) => {
         const y = TOP + index * LANE + 31;
         return (
@@ -73,9 +76,6 @@ function Lanes({ results, archetypes, mean }: Props & { mean: number | null }) {
           </g>
         );
       })}
-      {mean !== null && (
-        <line className="mean" x1={x(mean)} x2={x(mean)} y1={TOP} y2={bottom} />
-      )}
       <text className="end" x="0" y={bottom + 16}>
         against
       </text>

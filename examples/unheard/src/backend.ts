@@ -44,6 +44,7 @@ export interface Experiment {
   totalPersonas: number;
   completedPersonas: number;
   executionTimeMs?: number;
+  updatedAt: number;
   config?: { provider?: string; error?: string; archetypes?: Archetype[] };
 }
 

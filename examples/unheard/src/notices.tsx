@@ -18,7 +18,11 @@ export function describe(error: unknown): string {
     if (typeof data === "string") return data;
     if (typeof data === "object" && data !== null && "message" in data) return String(data.message);
   }
-  return error instanceof Error ? error.message : String(error);
+  const text = error instanceof Error ? error.message : String(error);
+  // Where the client says which function it was, and the server which request: for the console.
+  return text
+    .replace(/^(\[CONVEX [^\]]*\]|\[Request ID: [^\]]*\]|Server Error|\s)+/, "")
+    .replace(/\s*Called by client\s*$/, "");
 }
 
 /** Returns a function that shows an error until it is dismissed. */
@@ -51,8 +55,13 @@ export function NoticeProvider({ children }: { children: ReactNode }) {
   );
 }
 
+interface FallbackProps {
+  children: ReactNode;
+  title?: string;
+}
+
 /** Shows what went wrong in its children instead of an empty page. Give it a key to start anew. */
-export class Fallback extends Component<{ children: ReactNode }, { error: unknown }> {
+export class Fallback extends Component<FallbackProps, { error: unknown }> {
   state: { error: unknown } = { error: null };
 
   static getDerivedStateFromError(error: unknown) {
@@ -63,8 +72,8 @@ export class Fallback extends Component<{ children: ReactNode }, { error: unknow
     if (this.state.error === null) return this.props.children;
     return (
       <section className="card problem" role="alert">
-        <h2>This part could not be loaded</h2>
-        <p>{describe(this.state.error)}</p>
+        <h2>{this.props.title ?? "This part could not be loaded"}</h2>
+        <pre>{describe(this.state.error)}</pre>
         <button type="button" onClick={() => this.setState({ error: null })}>
           Try again
         </button>

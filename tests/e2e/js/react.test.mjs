@@ -7,6 +7,7 @@ import { JSDOM } from "jsdom";
 const { window } = new JSDOM('<div id="page"></div>', { url: "http://127.0.0.1/" });
 globalThis.window = window;
 globalThis.document = window.document;
+globalThis.navigator ??= window.navigator; // Node has one of its own from version 21 on
 globalThis.WebSocket = window.WebSocket;
 globalThis.IS_REACT_ACT_ENVIRONMENT = false;
 
@@ -108,16 +109,16 @@ test("an optimistic update shows at once and gives way to the truth", async () =
   }));
   await until(() => hold.latest?.bodies);
   hold.renders.length = 0;
+  const watch = client.watchQuery(api.messages.bodies, { channel });
   const sent = hold.latest.send({ channel, author: "a", body: "fast" });
-  await until(() => hold.latest.bodies.length === 1);
-  assert.deepEqual(hold.latest.bodies, ["fast (sending)"]);
+  assert.deepEqual(watch.localQueryResult(), ["fast (sending)"], "before any answer can come");
   await sent;
+  assert.deepEqual(watch.localQueryResult(), ["fast"], "the truth is there with the promise");
   await until(() => hold.latest.bodies[0] === "fast");
+  // What was on the page in between: the guess (unless the truth overtook it), never a gap.
   const states = hold.renders.map(({ bodies }) => bodies.join());
-  const order = states.filter((state, i) => state !== states[i - 1]);
-  assert.deepEqual(order.at(-2), "fast (sending)", `states: ${order}`);
-  assert.deepEqual(order.at(-1), "fast");
-  assert.ok(!order.slice(order.indexOf("fast (sending)")).includes(""), "it never disappears");
+  const changes = states.filter((state, i) => state !== states[i - 1]);
+  assert.match(changes.join(" | "), /^( \| )?(fast \(sending\) \| )?fast$/);
 });
 
 test("an optimistic update of a failed mutation is taken back", async () => {

@@ -1,4 +1,4 @@
-"""A Node program driven over its standard streams, one JSON object a line in each direction.
+"""A client program driven over its standard streams, one JSON object a line in each direction.
 
 The program reports `{"event": NAME, …}`; the test waits for events by name and sends orders.
 """
@@ -14,16 +14,16 @@ from typing import Any, Self
 
 from tests.e2e.node import node_environment, node_program
 
-__all__ = ["JS", "NodeScript", "run_node_tests"]
+__all__ = ["JS", "ClientScript", "node_script", "run_node_tests"]
 
 JS = Path(__file__).resolve().parent / "js"
 
 
-class NodeScript:
-    """`async with NodeScript("reconnect.mjs", url) as script:` …"""
+class ClientScript:
+    """A program in a process of its own; ended, at the latest, with the `async with` block."""
 
-    def __init__(self, name: str, *arguments: str) -> None:
-        self._command = [node_program(), str(JS / name), *arguments]
+    def __init__(self, *command: str) -> None:
+        self._command = command
         self._process: asyncio.subprocess.Process | None = None
         self.seen: list[dict[str, Any]] = []  # every event so far
         self._noise: asyncio.Task[bytes] | None = None
@@ -31,7 +31,7 @@ class NodeScript:
     async def __aenter__(self) -> Self:
         self._process = await asyncio.create_subprocess_exec(
             *self._command,
-            cwd=JS,
+            cwd=JS.parent,
             env=node_environment(),
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
@@ -85,6 +85,11 @@ class NodeScript:
         assert self._process is not None
         assert self._process.stdin is not None
         self._process.stdin.write(json.dumps({"order": order, **details}).encode() + b"\n")
+
+
+def node_script(name: str, *arguments: str) -> ClientScript:
+    """`async with node_script("reconnect.mjs", url) as script:` …"""
+    return ClientScript(node_program(), str(JS / name), *arguments)
 
 
 def run_node_tests(name: str, *arguments: str, seconds: float = 90.0) -> None:
