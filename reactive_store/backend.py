@@ -10,7 +10,6 @@ Everything above (server, command line, tests) receives a `Backend`; nothing bel
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -35,6 +34,7 @@ from reactive_store.functions.metering import Watchdog
 from reactive_store.functions.pagination import CursorCodec
 from reactive_store.functions.runner import Runner, RunnerCounters
 from reactive_store.functions.system import system_functions
+from reactive_store.functions.unawaited import notice_unawaited
 from reactive_store.persistence.contract import Persistence
 from reactive_store.persistence.data_lock import DataLock
 from reactive_store.persistence.sqlite import SqlitePersistence
@@ -113,7 +113,7 @@ class Backend:
         self.instance_name = name
         self.admin_keys = AdminKeys(name, secret)
         self.authenticator = Authenticator(self.admin_keys)
-        self._watchdog = Watchdog(settings.limits.compute_seconds)
+        self._watchdog = Watchdog(settings.limits.compute_seconds, runtime.monotonic_s)
         environs = Environs(runtime, settings.limits, CursorCodec(secret), self._watchdog)
         # Where it can be reached: as configured, else as announced; None before that.
         self.url = settings.origin
@@ -178,6 +178,7 @@ class Backend:
 
     def _start(self) -> None:
         LogCapture.install()
+        notice_unawaited()
         self._watchdog.start()
         self._loops.append(self.runtime.spawn(self._retention.run(), name="retention"))
 
@@ -210,16 +211,17 @@ class Backend:
 
     async def close(self) -> None:
         """Make what was accepted durable and let go of the data. Idempotent."""
-        for loop in self._loops:
+        loops, self._loops = self._loops, []
+        for loop in loops:
             loop.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await loop
-        self._loops.clear()
+        await asyncio.gather(*loops, return_exceptions=True)
         self._watchdog.stop()
-        await self.database.close()
-        if self._lock is not None:
-            self._lock.release()
-            self._lock = None
+        try:
+            await self.database.close()
+        finally:
+            if self._lock is not None:
+                self._lock.release()
+                self._lock = None
 
 
 def database_path(settings: Settings) -> Path:

@@ -1,7 +1,7 @@
 """One query of a remote deployment, live: results as they change, across lost connections.
 
-The driver of a `ClientState` with a single subscription: it opens sockets, says what the state wants
-said, hands over what arrives, and opens the next socket when one is lost.
+The driver of a `ClientState` with a single subscription: it opens sockets, sends what the state has
+to say, hands over what arrives, and opens the next socket when one is lost.
 
 Source   the sync endpoint of the deployment, spoken to as Convex's npm client 1.48 does
 """
@@ -98,9 +98,7 @@ async def _results(
         return
 
 
-def _is_same(
-    result: QueryUpdated | QueryFailed, last: QueryUpdated | QueryFailed | None
-) -> bool:
+def _is_same(result: QueryUpdated | QueryFailed, last: QueryUpdated | QueryFailed | None) -> bool:
     """Whether a result repeats the last one, as the first of a new connection may."""
     match result, last:
         case QueryUpdated(value=value), QueryUpdated(value=before):
@@ -112,5 +110,7 @@ def _is_same(
 def _socket_url(url: str) -> str:
     scheme, separator, rest = url.partition("://")
     if not separator or scheme not in ("http", "https"):
-        raise BadRequest(f"{url!r} is no address of a deployment: it starts with http:// or https://")
+        raise BadRequest(
+            f"{url!r} is no address of a deployment: it starts with http:// or https://"
+        )
     return f"{'wss' if scheme == 'https' else 'ws'}://{rest.rstrip('/')}/api/sync"

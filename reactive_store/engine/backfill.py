@@ -10,7 +10,7 @@ from __future__ import annotations
 from reactive_store.engine.catalog import Table
 from reactive_store.engine.committer import Committer
 from reactive_store.engine.range_index import RangeIndex
-from reactive_store.engine.snapshot import Snapshot
+from reactive_store.engine.snapshot import Horizon, Snapshot
 from reactive_store.persistence.contract import BackfillEntry, Persistence, Row
 from reactive_store.runtime import Runtime
 from reactive_store.values.order import encode_key
@@ -45,7 +45,8 @@ class table_pages:  # noqa: N801 - reads like the loop it is used in
         if self._is_done:
             raise StopAsyncIteration
         await self._runtime.sleep(0)
-        snapshot = Snapshot(self._persistence, None, self._committer.durable_ts)
+        # The newest state never gets too old between here and the next line.
+        snapshot = Snapshot(self._persistence, None, self._committer.durable_ts, Horizon())
         rows, last = snapshot.page(
             self._table, None, self._start, None, descending=False, limit=_PAGE
         )

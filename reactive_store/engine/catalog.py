@@ -17,10 +17,12 @@ from reactive_store.engine.range_index import BY_CREATION_TIME, BY_ID, IndexStat
 from reactive_store.errors import BadRequest
 from reactive_store.persistence.contract import IndexId, TableNumber
 from reactive_store.schema.validators import Validator
-from reactive_store.values.value import Value
+from reactive_store.values.value import Int64, Value
 
 __all__ = [
     "BUILDING_MARK",
+    "DROPPED",
+    "DROPPING",
     "ENVIRONMENT",
     "FIRST_USER_INDEX",
     "FIRST_USER_TABLE",
@@ -44,6 +46,10 @@ INDEXES = "_indexes"
 SCHEMAS = "_schemas"
 SESSION_REQUESTS = "_session_requests"
 ENVIRONMENT = "_environment_variables"
+
+DROPPING, DROPPED = "dropping", "dropped"
+"""States of an index's document once it is no index any more: its entries are to be forgotten, or
+are. The document with the highest number stays, so that no number is given out twice."""
 
 BUILDING_MARK = "#"
 """Between the name and the number of an index under construction; no index may be named so."""
@@ -201,6 +207,7 @@ def index_document(table: str, index: RangeIndex) -> dict[str, Value]:
         "fields": list(index.fields),
         "index": int(index.id),
         "name": index.name,
+        "since": Int64(index.since_ts),
         "state": index.state.value,
         "table": table,
     }
@@ -213,13 +220,16 @@ def parse_catalog(
     by_table: dict[str, list[RangeIndex]] = {}
     highest = FIRST_USER_INDEX - 1
     for document in indexes:
+        highest = max(highest, document["index"])
+        if document["state"] in (DROPPING, DROPPED):
+            continue
         index = RangeIndex(
             document["name"],
             IndexId(document["index"]),
             tuple(document["fields"]),
             IndexState(document["state"]),
+            int(document["since"]),
         )
-        highest = max(highest, index.id)
         by_table.setdefault(document["table"], []).append(index)
     found = dict(SYSTEM_TABLES)
     for document in tables:

@@ -6,7 +6,8 @@
 
 Accepting and publishing never await, so nothing can come between a check and the act it allows.
 If a durable write fails, everything accepted and not yet durable fails with it, and the node
-accepts no more: whether the write reached the disk is for recovery to find out.
+accepts no more: whether the write reached the disk is for recovery to find out. Whoever waits is
+always answered: by the write, by its failure, or because the deployment is closing.
 
 Source: architecture.md 2.2; docs/decisions/0002-pending-commits.md.
 """
@@ -18,6 +19,7 @@ import logging
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from reactive_store.engine.catalog import Catalog
 from reactive_store.engine.pending import PendingCommits
@@ -26,7 +28,7 @@ from reactive_store.engine.reads import CommitChanges
 from reactive_store.engine.subscriptions import Subscriptions
 from reactive_store.engine.transaction import Transaction
 from reactive_store.engine.write_log import WriteLog
-from reactive_store.errors import Conflict, StoreFailed
+from reactive_store.errors import Conflict, Retry, StoreFailed
 from reactive_store.limits import Limits
 from reactive_store.persistence.contract import (
     Commit,
@@ -36,6 +38,7 @@ from reactive_store.persistence.contract import (
     Timestamp,
 )
 from reactive_store.runtime import Runtime
+from reactive_store.values.ids import encode_id
 
 __all__ = ["CommitCounters", "Committer"]
 
@@ -53,6 +56,14 @@ class CommitCounters:
     touched: int = 0  # subscriptions fired
 
 
+class _Accepted(NamedTuple):
+    """A commit on its way to the disk."""
+
+    commit: Commit
+    changes: CommitChanges
+    catalog: Catalog  # tables and indexes from this commit on
+
+
 class Committer:
     """Accepts transactions, makes them durable in batches, publishes them."""
 
@@ -67,7 +78,10 @@ class Committer:
         self._persistence = persistence
         self._runtime = runtime
         self._limits = limits
+        # Tables and indexes as of the newest accepted commit, and as of the newest durable one:
+        # what is read durably must not be read by an index that only a pending commit completes.
         self.catalog = catalog
+        self.durable_catalog = catalog
         self.pending = PendingCommits()
         self.subscriptions = Subscriptions()
         self.counters = CommitCounters()
@@ -75,12 +89,17 @@ class Committer:
         self.durable_ts: Timestamp = persistence.last_ts
         # Newest accepted commit: what mutations see. Only `_accept` moves it.
         self.accepted_ts: Timestamp = persistence.last_ts
-        self.log = WriteLog(start_ts=self.durable_ts, capacity=limits.write_log_commits)
+        self.log = WriteLog(
+            start_ts=self.durable_ts,
+            capacity=limits.write_log_commits,
+            most_bytes=limits.write_log_bytes,
+        )
         # The batch that is filling up while the previous one is being written.
-        self._batch: list[tuple[Commit, CommitChanges]] = []
+        self._batch: list[_Accepted] = []
         # Who waits for which timestamp to become durable; each future belongs to one caller.
         self._waiters: list[tuple[int, asyncio.Future[None]]] = []
-        # Looks at every accepted commit; set while a schema change is under way.
+        # Looks at every commit about to be accepted; set while a schema change is under way. Should
+        # it raise, the commit is refused.
         self.observer: Callable[[CommitChanges], None] | None = None
         # Set once by a failed write; never cleared.
         self._failure: StoreFailed | None = None
@@ -92,6 +111,7 @@ class Committer:
         self._shared.set()
         self._alone = asyncio.Lock()
         self._writer: asyncio.Task[None] | None = None
+        # Set once by `close`; what has not been accepted by then is refused.
         self._closing = False
 
     def start(self) -> None:
@@ -99,9 +119,11 @@ class Committer:
         self._writer = self._runtime.spawn(self._write_batches(), name="committer")
 
     async def close(self) -> None:
-        """Write what was accepted, then stop."""
+        """Write what was accepted, then stop. Commits not accepted by now are refused."""
         self._closing = True
         self._wake.set()
+        self._room.set()
+        self._shared.set()
         if self._writer is not None:
             await self._writer
             self._writer = None
@@ -117,18 +139,24 @@ class Committer:
         A transaction without writes waits until everything it saw is durable and keeps its own
         timestamp. `alone`: the caller holds `run_alone`.
 
-        Raises   Conflict when something it read has changed; StoreFailed
+        Raises   Conflict when something it read has changed; StoreFailed; Retry[Closing]
         """
-        if not alone:
-            while not self._shared.is_set():
+        while self._failure is None and not self._closing:
+            # Waiting for one may last until the other no longer holds, so both are asked again.
+            if not alone and not self._shared.is_set():
                 await self._shared.wait()
-        while not self._room.is_set():
-            await self._room.wait()
+            elif not self._room.is_set():
+                await self._room.wait()
+            else:
+                break
         if self._failure is not None:
             raise StoreFailed(self._failure.message) from self._failure
         if not transaction.staging:
             await self.wait_durable(transaction.begin_ts)
             return transaction.begin_ts
+        if self._closing:
+            raise Retry("The deployment is closing; nothing was written.", code="Closing")
+        assert not transaction.is_read_only, "a read-only transaction has written"
         ts = self._accept(transaction)
         await self.wait_durable(ts)
         return ts
@@ -156,6 +184,13 @@ class Committer:
             finally:
                 self._shared.set()
 
+    def replace_catalog(self, catalog: Catalog) -> None:
+        """Put other definitions in force without a commit: the stored ones say the same."""
+        self.catalog = catalog
+        if not self.pending:
+            self.durable_catalog = catalog
+        self._batch = [accepted._replace(catalog=catalog) for accepted in self._batch]
+
     def stale_since(self, transaction: Transaction) -> Conflict | None:
         """Why the transaction cannot be committed any more, or None.
 
@@ -176,7 +211,7 @@ class Committer:
             f'Documents read from or written to the "{change.table}" table changed while this '
             "mutation was being run.",
             table=change.table,
-            document_id=change.id.hex(),
+            document_id=encode_id(self.catalog.tables[change.table].number, change.id),
         )
 
     # From here to the end of the class: plain functions that must not be interrupted, and the
@@ -189,22 +224,22 @@ class Committer:
             raise conflict
         ts = Timestamp(max(self.accepted_ts + 1, self._runtime.now_ns()))
         commit, changes = _to_commit(transaction, ts)
-        self.accepted_ts = ts
-        self.catalog = transaction.catalog
         if self.observer is not None:
             self.observer(changes)
+        self.accepted_ts = ts
+        self.catalog = transaction.catalog
         self.pending.add(changes)
         self.log.append(changes)
-        self._batch.append((commit, changes))
+        self._batch.append(_Accepted(commit, changes, transaction.catalog))
         self._wake.set()
         if len(self.pending) >= self._limits.pending_commits:
             self._room.clear()
         return ts
 
-    def _take_batch(self) -> list[tuple[Commit, CommitChanges]]:
+    def _take_batch(self) -> list[_Accepted]:
         count = documents = 0
-        for commit, _ in self._batch:
-            documents += len(commit.documents)
+        for accepted in self._batch:
+            documents += len(accepted.commit.documents)
             if count and documents > self._limits.batch_documents:
                 break
             count += 1
@@ -222,15 +257,23 @@ class Committer:
                 continue
             batch = self._take_batch()
             try:
-                await self._persistence.append([commit for commit, _ in batch])
+                await self._persistence.append([accepted.commit for accepted in batch])
             except StoreFailed as error:
                 self._fail(error)
                 return
+            except asyncio.CancelledError:
+                self._fail(StoreFailed("The task that writes commits was cancelled."))
+                raise
+            except Exception as error:  # noqa: BLE001 - whatever it is, nobody may wait for ever
+                _LOG.exception("the store raised what its contract does not allow")
+                self._fail(StoreFailed(f"The store failed unexpectedly: {error!r}"))
+                return
             self._publish(batch)
 
-    def _publish(self, batch: list[tuple[Commit, CommitChanges]]) -> None:
+    def _publish(self, batch: list[_Accepted]) -> None:
         self.counters.batches += 1
-        self.durable_ts = batch[-1][0].ts
+        self.durable_ts = batch[-1].commit.ts
+        self.durable_catalog = batch[-1].catalog
         self.pending.retire(self.durable_ts)
         # Callers are woken before subscriptions fire: a session then answers its mutation first
         # and sends the transition that contains it second.
@@ -241,7 +284,7 @@ class Committer:
             elif not durable.done():
                 durable.set_result(None)
         self._waiters = still_waiting
-        for commit, changes in batch:
+        for commit, changes, _ in batch:
             self.counters.commits += 1
             self.counters.documents += len(commit.documents)
             self.counters.touched += self.subscriptions.publish(changes)
@@ -253,6 +296,8 @@ class Committer:
         self._failure = error
         self._batch.clear()
         self.pending.clear()
+        # Back to what is durable: it is all that will ever be seen again.
+        self.accepted_ts, self.catalog = self.durable_ts, self.durable_catalog
         self._room.set()
         for _, durable in self._waiters:
             if not durable.done():

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 
 from reactive_store.engine.catalog import (
     INDEXES,
+    SCHEMAS,
     SYSTEM_TABLES,
     TABLES,
     Catalog,
@@ -26,10 +27,10 @@ from reactive_store.engine.catalog import (
 )
 from reactive_store.engine.committer import CommitCounters, Committer
 from reactive_store.engine.reads import ReadSet
-from reactive_store.engine.snapshot import Snapshot
+from reactive_store.engine.snapshot import Horizon, Snapshot
 from reactive_store.engine.subscriptions import Subscription
 from reactive_store.engine.transaction import Transaction
-from reactive_store.errors import OutOfRetention, StoreFailed
+from reactive_store.errors import BadRequest, StoreFailed
 from reactive_store.limits import Limits
 from reactive_store.persistence.contract import Persistence, TableNumber, Timestamp
 from reactive_store.runtime import Runtime
@@ -42,6 +43,7 @@ _LOG = logging.getLogger(__name__)
 
 _DAY_NS = 86_400 * 1_000_000_000
 _PAGE = 1000
+_HORIZON = "oldest_readable_ts"  # the global that remembers how far history was trimmed
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,8 +90,7 @@ class Database:
         self.limits = limits
         self.committer = Committer(persistence, catalog, runtime=runtime, limits=limits)
         self._ids = _Ids(runtime)
-        # Reads below this may miss versions; `retention` raises it before it trims.
-        self.oldest_readable_ts = Timestamp(0)
+        self._horizon = Horizon(int(persistence.get_global(_HORIZON) or b"0"))
 
     @classmethod
     async def open(cls, persistence: Persistence, *, runtime: Runtime, limits: Limits) -> Database:
@@ -103,14 +104,20 @@ class Database:
         if persistence.last_ts == 0:
             # Clients take timestamp 0 for "nothing seen yet", so there is always a first commit.
             transaction = database.begin_mutation()
-            transaction.insert("_schemas", {"state": "active", "schema": ""})
-            await database.commit(transaction)
+            transaction.insert(SCHEMAS, {"state": "active", "schema": ""})
+            try:
+                await database.commit(transaction)
+            except BaseException:
+                await database.committer.close()
+                raise
         return database
 
     async def close(self) -> None:
-        """Make what was accepted durable, then let go of the persistence."""
-        await self.committer.close()
-        await self.persistence.close()
+        """Make what was accepted durable, then let go of the persistence. Idempotent."""
+        try:
+            await self.committer.close()
+        finally:
+            await self.persistence.close()
 
     @property
     def latest_ts(self) -> Timestamp:
@@ -130,32 +137,58 @@ class Database:
     def begin(self, at: Timestamp | None = None) -> Transaction:
         """A read-only transaction on durable data, at the latest commit or at an earlier one.
 
-        Raises   OutOfRetention when `at` is older than what is kept
+        Raises   OutOfRetention when `at` is older than what is kept,
+                 BadRequest[TimestampInFuture] when nothing of that time can have been seen yet
         """
-        ts = self.latest_ts if at is None else at
-        if ts < self.oldest_readable_ts:
-            raise OutOfRetention(
-                f"Timestamp {ts} is older than what is kept (since {self.oldest_readable_ts}). "
-                "Take a new one."
-            )
-        return self._transaction(Snapshot(self.persistence, None, ts), is_read_only=True)
+        committer = self.committer
+        ts = committer.durable_ts
+        if at is not None:
+            if at > ts:
+                raise BadRequest(
+                    f"Timestamp {at} is later than the newest commit ({ts}).",
+                    code="TimestampInFuture",
+                )
+            ts = at
+            self._horizon.check(ts)
+        snapshot = Snapshot(self.persistence, None, ts, self._horizon)
+        return self._transaction(snapshot, committer.durable_catalog, is_read_only=True)
 
     def begin_mutation(self) -> Transaction:
         """A transaction on everything accepted, durable or not."""
         committer = self.committer
-        snapshot = Snapshot(self.persistence, committer.pending, committer.accepted_ts)
-        return self._transaction(snapshot, is_read_only=False)
+        snapshot = Snapshot(
+            self.persistence, committer.pending, committer.accepted_ts, self._horizon
+        )
+        return self._transaction(snapshot, committer.catalog, is_read_only=False)
 
     async def commit(self, transaction: Transaction, *, alone: bool = False) -> Timestamp:
         """Make a transaction's writes durable and visible, all of them or none.
 
-        Raises   Conflict when something it read has changed; StoreFailed
+        Raises   Conflict when something it read has changed; StoreFailed; Retry[Closing]
         """
         return await self.committer.commit(transaction, alone=alone)
 
     def run_alone(self) -> AbstractAsyncContextManager[None]:
         """While inside, only commits with `alone=True` are accepted."""
         return self.committer.run_alone()
+
+    @property
+    def oldest_readable_ts(self) -> Timestamp:
+        """Reads of earlier timestamps are refused."""
+        return Timestamp(self._horizon.oldest_ts)
+
+    async def forget_before(self, ts: Timestamp) -> bool:
+        """Refuse reads below `ts` from now on, after a restart too; then they may be trimmed.
+
+        Returns whether that is news.
+
+        Cost     one durable write, if it is
+        """
+        if ts <= self._horizon.oldest_ts:
+            return False
+        self._horizon.oldest_ts = ts
+        await self.persistence.set_global(_HORIZON, str(ts).encode())
+        return True
 
     def subscribe(
         self, reads: ReadSet, since: Timestamp, on_touched: Callable[[int], None]
@@ -194,10 +227,12 @@ class Database:
             tables=len(committer.catalog.tables) - len(SYSTEM_TABLES),
         )
 
-    def _transaction(self, snapshot: Snapshot, *, is_read_only: bool) -> Transaction:
+    def _transaction(
+        self, snapshot: Snapshot, catalog: Catalog, *, is_read_only: bool
+    ) -> Transaction:
         return Transaction(
             snapshot,
-            self.committer.catalog,
+            catalog,
             limits=self.limits,
             ids=self._ids,
             now_ms=self.runtime.now_ns() / 1e6,

@@ -53,6 +53,7 @@ class RangeIndex:
     id: IndexId
     fields: tuple[str, ...]  # dotted, as declared
     state: IndexState
+    since_ts: int = 0  # reads of earlier timestamps would miss entries: it was built later
 
     @property
     def is_building(self) -> bool:

@@ -2,7 +2,8 @@
 
 Durable data comes from the persistence, accepted but not yet durable data from the pending
 overlay. Everything is synchronous; the timestamp makes it repeatable, no lock or open database
-transaction does.
+transaction does. What is too old to be read completely is refused, even when it has become so while
+the view was in use.
 """
 
 from __future__ import annotations
@@ -13,9 +14,30 @@ from typing import NamedTuple
 from reactive_store.engine.catalog import Table
 from reactive_store.engine.pending import PendingCommits
 from reactive_store.engine.range_index import BY_ID, RangeIndex
+from reactive_store.errors import OutOfRetention
 from reactive_store.persistence.contract import Persistence, Row, Timestamp
 
-__all__ = ["MergedPage", "Snapshot", "merge_overlay"]
+__all__ = ["Horizon", "MergedPage", "Snapshot", "merge_overlay"]
+
+
+class Horizon:
+    """How far back reads are complete; one per database, moved by retention before it trims."""
+
+    __slots__ = ("oldest_ts",)
+
+    def __init__(self, oldest_ts: int = 0) -> None:
+        self.oldest_ts = oldest_ts
+
+    def check(self, ts: int) -> None:
+        """Refuse a timestamp whose versions may be gone.
+
+        Raises   OutOfRetention
+        """
+        if ts < self.oldest_ts:
+            raise OutOfRetention(
+                f"Timestamp {ts} is older than what is kept (since {self.oldest_ts}). "
+                "Take a new one."
+            )
 
 
 class MergedPage(NamedTuple):
@@ -52,17 +74,27 @@ class Snapshot:
     `pending` is None for readers of durable data only: queries and clients.
     """
 
-    __slots__ = ("_pending", "_persistence", "ts")
+    __slots__ = ("_horizon", "_pending", "_persistence", "ts")
 
     def __init__(
-        self, persistence: Persistence, pending: PendingCommits | None, ts: Timestamp
+        self,
+        persistence: Persistence,
+        pending: PendingCommits | None,
+        ts: Timestamp,
+        horizon: Horizon,
     ) -> None:
         self._persistence = persistence
         self._pending = pending
+        self._horizon = horizon
         self.ts = ts
 
     def get(self, table: Table, id: bytes) -> Row | None:
-        """A document's version, or None."""
+        """A document's version, or None.
+
+        Raises   OutOfRetention
+        """
+        if self.ts < self._horizon.oldest_ts:
+            self._horizon.check(self.ts)
         if self._pending:
             found = self._pending.get(table.name, id, self.ts)
             if found is not None:
@@ -82,12 +114,20 @@ class Snapshot:
         """The next rows of an index (None: `by_id`) with start <= key < end.
 
         Cost     one page of the persistence; `limit` is aimed at, overlays may add a few rows
+        Raises   OutOfRetention
         """
+        if self.ts < self._horizon.oldest_ts:
+            self._horizon.check(self.ts)
         if index is None:
             rows, exhausted = self._persistence.scan_table(
                 table.number, start, end, self.ts, descending=descending, limit=limit
             )
         else:
+            if self.ts < index.since_ts:
+                raise OutOfRetention(
+                    f"Index {table.name}.{index.name} was built after timestamp {self.ts}. "
+                    "Take a new one."
+                )
             rows, exhausted = self._persistence.scan(
                 index.id, start, end, self.ts, descending=descending, limit=limit
             )

@@ -5,6 +5,8 @@ Invariants
 - Every read is in the read set, narrowed to what was consumed; a failed part's reads stay.
 - A document is staged only when it fits the structure rules, the schema and the limits, so a
   commit cannot fail for a reason of its own.
+- The limits on documents and bytes are the app's: system tables do not count, and their documents
+  may be larger (a request's record holds its whole result).
 - Nothing here awaits; whoever reads much pauses between calls.
 
 Source: docs/reference/limits.md for the bounds; the texts are Convex's, clients show them.
@@ -158,11 +160,12 @@ class Transaction:
         """A document's version by internal id, or None.
 
         Cost     one point read
-        Raises   BadRequest[TooManyReads, TooManyDocumentsRead, TooManyBytesRead]
+        Raises   BadRequest[TooManyReads, TooManyDocumentsRead, TooManyBytesRead]; OutOfRetention
         """
-        self._remember((table, BY_ID), Read(Interval(id, after(id)), len(id), None))
+        self._reads.add((table, BY_ID), Read(Interval(id, after(id)), len(id), None))
+        self._check_intervals()
         row = self._peek(table, id)
-        if row is not None:
+        if row is not None and not table.startswith("_"):
             self._count_read(row)
         return row
 
@@ -181,13 +184,14 @@ class Transaction:
         A table that does not exist has no rows; the read is remembered all the same.
         `predicate` only sharpens what counts as touched; filtering is the caller's.
 
-        Raises   BadRequest[IndexNotFoundError …] for an index that cannot be queried
+        Raises   BadRequest[IndexNotFoundError …] for an index that cannot be queried,
+                 BadRequest[TooManyReads]
         """
         of_table = self.catalog.tables.get(table)
         index_object = None
-        if of_table is not None or index != BY_CREATION_TIME:
+        if of_table is not None or index not in (BY_CREATION_TIME, BY_ID):
             index_object = self.catalog.index_for_query(table, index)
-        return Scan(
+        scan = Scan(
             self,
             of_table,
             index_object,
@@ -197,6 +201,9 @@ class Transaction:
             descending=descending,
             predicate=predicate,
         )
+        self._open_scans.add(scan)
+        self._check_intervals()
+        return scan
 
     def _peek(self, table: str, id: bytes) -> Row | None:
         staged = self.staging.get(table, id)
@@ -221,9 +228,9 @@ class Transaction:
             return page
         return merge_overlay(page, self.staging.overlay(name, start, end), descending=descending)
 
-    def _remember(self, index: IndexName, read: Read) -> None:
-        self._reads.add(index, read)
-        if len(self._reads) > self.limits.read_intervals:
+    def _check_intervals(self) -> None:
+        # Checked when a read begins, so that asking for the read set later cannot fail.
+        if len(self._reads) + len(self._open_scans) > self.limits.read_intervals:
             raise BadRequest(
                 "Too many reads in a single function execution "
                 f"(limit: {self.limits.read_intervals}). {_ADVICE}",
@@ -303,7 +310,8 @@ class Transaction:
         Raises   BadRequest[NonexistentDocument]
         """
         of_table, row, stored = self._target(table, id, "Delete")
-        self._count_write(0)
+        if not of_table.is_system:
+            self._count_write(0)
         self._stage(of_table, id, row, stored, None, None)
 
     def create_table(self, name: str) -> Table:
@@ -415,7 +423,8 @@ class Transaction:
                     f"does not match the schema: {error.message}",
                     code="SchemaEnforcementError",
                 ) from error
-        self._count_write(check_document_size(document, self.limits))
+        if not table.is_system:
+            self._count_write(check_document_size(document, self.limits))
         row = Row(id, id, 0, encoded)
         if stored is None:
             self._stage(table, id, None, None, row, document)
@@ -472,6 +481,7 @@ class Scan:
     __slots__ = (
         "_buffer",
         "_consumed",
+        "_counts",
         "_descending",
         "_exhausted",
         "_index",
@@ -500,6 +510,7 @@ class Scan:
     ) -> None:
         self._transaction = transaction
         self._table = table
+        self._counts = table is not None and not table.is_system
         self._index = index
         self._name = name
         self._whole = interval
@@ -514,12 +525,11 @@ class Scan:
         self._exhausted = False
         if table is None or interval.is_empty:
             self._rest = None
-        transaction._open_scans.add(self)
 
     def next(self) -> Row | None:
         """The next row, or None at the end of the interval.
 
-        Raises   BadRequest[TooManyDocumentsRead, TooManyBytesRead, TooManyReads]
+        Raises   BadRequest[TooManyDocumentsRead, TooManyBytesRead]; OutOfRetention
         """
         while self._position >= len(self._buffer):
             if self._rest is None:
@@ -532,7 +542,8 @@ class Scan:
         row = self._buffer[self._position]
         self._position += 1
         self._consumed = row.key
-        self._transaction._count_read(row)
+        if self._counts:
+            self._transaction._count_read(row)
         return row
 
     def take(self, count: int) -> list[Row]:
@@ -558,7 +569,7 @@ class Scan:
             consumed = Interval(self._consumed, self._whole.end)
         else:
             consumed = Interval(self._whole.start, after(self._consumed))
-        transaction._remember(self._name, Read(consumed, self._prefix_bytes, self._predicate))
+        transaction._reads.add(self._name, Read(consumed, self._prefix_bytes, self._predicate))
 
     def _fetch(self, limit: int) -> None:
         assert self._rest is not None

@@ -36,6 +36,7 @@ class App:
     files: frozenset[Path] = frozenset()  # absolute; what was read to make it
     # Every public module (`dir/module.js`) with its functions without decorator, by wire name.
     plain_functions: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    root: Path | None = None  # the folder it was loaded from; None when made of parts
     # Takes the modules out of the interpreter; may be called twice.
     unload: Callable[[], object] = field(default=_nothing, repr=False)
 

@@ -8,9 +8,9 @@ Source: docs/reference/api.md (the contract of the public API).
 
 from __future__ import annotations
 
-import random
-from collections.abc import Mapping
-from typing import Any, Protocol
+from collections.abc import Callable, Mapping
+from random import Random
+from typing import TYPE_CHECKING, Any, NoReturn, Protocol
 
 from reactive_store.auth.identity import Identity
 from reactive_store.functions.db import DatabaseReader, DatabaseWriter
@@ -42,10 +42,30 @@ class Auth(Protocol):
         ...
 
 
+_NOT_HERE = {
+    ("Query", "run_mutation"): "Cannot call a Mutation function from a Query function",
+    ("Query", "run_action"): "Cannot call an Action function from a Query function",
+    ("Mutation", "run_action"): "Cannot call an Action function from a Mutation function",
+    ("Action", "db"): "An action has no ctx.db: read and write through ctx.run_query and "
+    "ctx.run_mutation",
+}
+
+
+def _missing(context: object, name: str) -> NoReturn:
+    """Say why a context has no such part, where the reason is a rule."""
+    kind = type(context).__name__.removesuffix("Ctx")
+    raise AttributeError(
+        _NOT_HERE.get((kind, name))
+        or f"{type(context).__name__!r} object has no attribute {name!r}",
+        name=name,
+        obj=context,
+    )
+
+
 class QueryCtx:
     """The context of a query: reads at one instant."""
 
-    __slots__ = ("_calls", "auth", "db", "env", "now", "random")
+    __slots__ = ("_calls", "_make_random", "_random", "auth", "db", "env", "now")
 
     def __init__(
         self,
@@ -54,15 +74,28 @@ class QueryCtx:
         auth: Auth,
         env: Mapping[str, str],
         now: float,
-        random: random.Random,
+        make_random: Callable[[], Random],
         calls: Calls,
     ) -> None:
         self.db = db
         self.auth = auth
         self.env = env
         self.now = now  # Unix milliseconds, frozen for the transaction
-        self.random = random  # seeded: the deterministic source
+        self._make_random = make_random
+        self._random: Random | None = None
         self._calls = calls
+
+    @property
+    def random(self) -> Random:
+        """The deterministic source of chance; seeded for this call."""
+        if self._random is None:
+            self._random = self._make_random()
+        return self._random
+
+    if not TYPE_CHECKING:  # a checker must go on refusing unknown attributes
+
+        def __getattr__(self, name: str) -> NoReturn:
+            _missing(self, name)
 
     async def run_query(self, reference: object, /, **args: Any) -> Any:
         """Run another query on the same snapshot; its exception is raised here."""
@@ -88,7 +121,7 @@ class MutationCtx(QueryCtx):
 class ActionCtx:
     """The context of an action: anything goes, but data only through queries and mutations."""
 
-    __slots__ = ("_calls", "_clock", "auth", "env", "random")
+    __slots__ = ("_calls", "_clock", "_make_random", "_random", "auth", "env")
 
     def __init__(
         self,
@@ -96,14 +129,27 @@ class ActionCtx:
         auth: Auth,
         env: Mapping[str, str],
         clock: Clock,
-        random: random.Random,
+        make_random: Callable[[], Random],
         calls: Calls,
     ) -> None:
         self.auth = auth
         self.env = env
-        self.random = random
+        self._make_random = make_random
+        self._random: Random | None = None
         self._clock = clock
         self._calls = calls
+
+    if not TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> NoReturn:
+            _missing(self, name)
+
+    @property
+    def random(self) -> Random:
+        """A source of chance of this call's own."""
+        if self._random is None:
+            self._random = self._make_random()
+        return self._random
 
     @property
     def now(self) -> float:

@@ -150,6 +150,11 @@ class DatabaseReader(_TableReader):
         """The same for the system tables `_storage` and `_scheduled_functions`."""
         return SystemReader(self._scope)
 
+    def close(self) -> ReadScope:
+        """The function call has returned: from now on every use is refused. Returns the scope."""
+        self._scope.close()
+        return self._scope
+
     @property
     def journal_in(self) -> str | None:
         """Where an earlier run of the live query ended its page."""

@@ -12,7 +12,7 @@ closed: what a task that was left behind would write could not be part of the co
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from random import Random
 from typing import Any
@@ -38,7 +38,7 @@ from reactive_store.schema.validators import TableNames
 from reactive_store.values.size import format_size
 from reactive_store.values.value import Value, normalize, normalize_keeping_encoded
 
-__all__ = ["CallChecks", "Environs", "Execution", "find_function"]
+__all__ = ["CallChecks", "Environs", "Execution", "find_function", "too_deep"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,6 +157,14 @@ def find_function(app: App, path: str, kind: FunctionKind, *, is_trusted: bool) 
     return function
 
 
+def too_deep() -> BadRequest:
+    """The error for nested calls beyond the limit."""
+    return BadRequest(
+        "Cross component call depth limit exceeded. Do you have an infinite loop in your app?",
+        code="MaximumCallDepthExceeded",
+    )
+
+
 class Execution(Forgetful):
     """The calls of one transaction."""
 
@@ -185,7 +193,7 @@ class Execution(Forgetful):
         self._caller = caller
         self._environs = environs
         self._journal = journal
-        self._random = environs.runtime.random_generator()
+        self._random: Random | None = None  # made for the first call that asks: it is dear
         self.transaction = transaction
         # Set by the first look at `ctx.auth`, anywhere in the tree.
         self.saw_identity = False
@@ -201,7 +209,7 @@ class Execution(Forgetful):
         """Call the outermost function."""
         reader = self._reader(function, self._journal)
         try:
-            result = await self._call(function, args, reader, self._random, depth=1)
+            result = await self._call(function, args, reader, self._own_random, depth=1)
         finally:
             self.journal_out = reader.journal_out
         CallChecks.awaited(self, self._app)
@@ -213,22 +221,29 @@ class Execution(Forgetful):
     ) -> Any:
         """Call a function from inside another one."""
         if depth >= self._environs.limits.nested_calls:
-            raise BadRequest(
-                "Cross component call depth limit exceeded. "
-                "Do you have an infinite loop in your app?",
-                code="MaximumCallDepthExceeded",
-            )
+            raise too_deep()
         path = self._app.resolve(reference)
         function = find_function(self._app, path, kind, is_trusted=True)
         normal: Value = normalize(dict(args))
         assert isinstance(normal, dict)
-        random = Random(self._random.getrandbits(64))  # noqa: S311 - deterministic by design
         return await self._call(
-            function, normal, self._reader(function, None), random, depth=depth + 1
+            function, normal, self._reader(function, None), self._derived_random, depth=depth + 1
         )
 
+    def _own_random(self) -> Random:
+        if self._random is None:
+            self._random = self._environs.runtime.random_generator()
+        return self._random
+
+    def _derived_random(self) -> Random:
+        """A generator for a nested call: what it draws is not drawn from the caller's."""
+        return Random(self._own_random().getrandbits(64))  # noqa: S311 - deterministic by design
+
     def _warn_of_limits(self) -> None:
-        """Say in the log lines what has nearly been used up."""
+        """Say in the log lines what has nearly been used up: above four fifths."""
+        lines = LogLines.current()
+        if lines is None:
+            return
         transaction = self.transaction
         usage, limits = transaction.usage, transaction.limits
         for actual, most, what in (
@@ -238,7 +253,7 @@ class Execution(Forgetful):
             (usage.written_documents, limits.written_documents, "Many writes"),
             (usage.written_bytes, limits.written_bytes, "Many bytes written"),
         ):
-            if actual * 5 > most * 4 and (lines := LogLines.current()) is not None:
+            if actual * 5 > most * 4:
                 lines.add(
                     "WARN",
                     f"{what} in a single function execution (actual: {actual}, limit: {most}).",
@@ -257,7 +272,7 @@ class Execution(Forgetful):
         function: FunctionDef,
         args: Mapping[str, Any],
         reader: DatabaseReader,
-        random: Random,
+        make_random: Callable[[], Random],
         *,
         depth: int,
     ) -> Any:
@@ -270,7 +285,7 @@ class Execution(Forgetful):
             auth=self,
             env=Environment(transaction),
             now=transaction.now_ms,
-            random=random,
+            make_random=make_random,
             calls=calls,
         )
         handler = function.handler(context, **kwargs)

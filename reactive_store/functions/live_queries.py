@@ -7,6 +7,11 @@ touches what was read; watchers are then told, and the first to ask again makes 
 A paginated answer remembers where its page ended (the journal) and keeps that end when it runs
 again. It is then filed under that journal: a fresh watcher gets a page of the size it asked for.
 
+Whoever shares an answer may have to part and meet again: a query that begins to look at the
+identity sends each caller to a query of its own, one that stops, or that ends at the same page as
+another one, sends its watchers to that other one. They move when they next ask for the answer.
+A failed answer is told to its watchers, but no newcomer is given one: it runs again for them.
+
 Source: architecture.md 2.4.
 """
 
@@ -69,6 +74,7 @@ class _LiveQuery:
     """One question's answer over time."""
 
     __slots__ = (
+        "belongs",
         "caller",
         "invalid_at",
         "journal",
@@ -89,6 +95,9 @@ class _LiveQuery:
         self.keys: set[_Key] = set()  # where it is filed
         self.watches: set[Watch] = set()
         self.saw_identity = False  # by the last run
+        # Where it should be filed since its last run. If another query is there, the watchers
+        # move to that one.
+        self.belongs: _Key | None = None
         # The answer, good for valid_from <= ts < invalid_at (None: until told otherwise).
         self.result: LiveResult | None = None
         self.valid_from = Timestamp(0)
@@ -103,6 +112,13 @@ class _LiveQuery:
             and self.valid_from <= at
             and (self.invalid_at is None or at < self.invalid_at)
         )
+
+    def pinned(self) -> _Question:
+        """The question with the page's end in it, once that is known."""
+        question = self.question
+        if self.journal == question.journal:
+            return question
+        return _Question(question.path, question.args, self.journal, question.is_admin)
 
 
 class Watch:
@@ -134,18 +150,18 @@ class Watch:
         while True:
             query = self._query
             assert query is not None, "the watch is closed"
-            result = await live_queries._result_at(query, at)
-            if self._query is None:
-                return result  # closed meanwhile; nobody looks at it
-            if self._query is not query:
+            result = await live_queries._shared(query, at)
+            holds = result is not None and query.invalid_at is None
+            if result is None:
+                # Asked by a session that is behind. On its own behalf: at that time the answer may
+                # have depended on who asks.
+                result = await live_queries._past(query, self._caller, at)
+            elif self._query is not None and live_queries._move(self, query):
                 continue
-            if query.saw_identity and query.caller.identity != self._caller.identity:
-                live_queries._detach(self, query)
-                self._query = live_queries._attach_private(self, self._question, self._caller)
-                continue
-            self._is_armed = True
-            if query.invalid_at is not None:
-                self._report()
+            if self._query is not None:
+                self._is_armed = True
+                if not holds:
+                    self._report()
             return result
 
     def close(self) -> None:
@@ -153,6 +169,7 @@ class Watch:
         if self._query is not None:
             self._live_queries._detach(self, self._query)
             self._query = None
+            self._is_armed = False
 
     def _report(self) -> None:
         if self._is_armed:
@@ -206,26 +223,52 @@ class LiveQueries:
     # Filing.
 
     def _attach(self, watch: Watch, question: _Question, caller: Caller) -> _LiveQuery:
-        query = self._filed.get((question, _ANYBODY))
-        if query is None:
-            return self._attach_private(watch, question, caller)
-        query.watches.add(watch)
-        return query
-
-    def _attach_private(self, watch: Watch, question: _Question, caller: Caller) -> _LiveQuery:
-        key: _Key = (question, caller.identity)
-        query = self._filed.get(key)
+        own: _Key = (question, caller.identity)
+        query = self._to_join(own) or self._to_join((question, _ANYBODY))
         if query is None:
             query = _LiveQuery(question, caller)
-            self._file(query, key)
+            self._file(query, own)
+            # Until it has run it may turn out to be for everybody: a crowd that comes at once
+            # waits for one run.
+            self._file(query, (question, _ANYBODY))
             self._live.add(query)
         query.watches.add(watch)
         return query
 
-    def _file(self, query: _LiveQuery, key: _Key) -> None:
-        if key not in self._filed:
-            self._filed[key] = query
+    def _to_join(self, key: _Key) -> _LiveQuery | None:
+        """The query a newcomer may share, or None. One that has failed must run again for it."""
+        query = self._filed.get(key)
+        if query is None or query.result is None or not query.result.failed:
+            return query
+        if query.invalid_at is not None:
+            return query  # it will run again anyway
+        self._unfile(query)
+        return None
+
+    def _move(self, watch: Watch, query: _LiveQuery) -> bool:
+        """Take a watch to where it belongs after a run. Whether it was moved."""
+        # Whoever has seen where the page ends goes on with that page.
+        question = watch._question = query.pinned()
+        if query.saw_identity and query.caller.identity != watch._caller.identity:
+            self._detach(watch, query)
+            watch._query = self._attach(watch, question, watch._caller)
+            return True
+        if query.belongs is None:
+            return False
+        other = self._file(query, query.belongs)
+        if other is query or (other.result is not None and other.result.failed):
+            return False
+        other.watches.add(watch)
+        self._detach(watch, query)
+        watch._query = other
+        return True
+
+    def _file(self, query: _LiveQuery, key: _Key) -> _LiveQuery:
+        """File the query, unless another one is there. Returns the one that is filed."""
+        filed = self._filed.setdefault(key, query)
+        if filed is query:
             query.keys.add(key)
+        return filed
 
     def _detach(self, watch: Watch, query: _LiveQuery) -> None:
         query.watches.discard(watch)
@@ -245,13 +288,10 @@ class LiveQueries:
     def _refile(self, query: _LiveQuery) -> None:
         """File the query where its last answer belongs."""
         identity: Identity | object | None = query.caller.identity
-        question = query.question
-        if query.journal != question.journal:
-            # The page is pinned now; only who knows its end may join.
-            question = _Question(question.path, question.args, query.journal, question.is_admin)
-        wanted: set[_Key] = {(question, identity)}
-        if not query.saw_identity:
-            wanted.add((question, _ANYBODY))
+        # Once the page is pinned, only who knows its end may join.
+        question = query.pinned()
+        query.belongs = (question, identity if query.saw_identity else _ANYBODY)
+        wanted: set[_Key] = {query.belongs, (question, identity)}
         for key in query.keys - wanted:
             del self._filed[key]
             query.keys.discard(key)
@@ -260,23 +300,25 @@ class LiveQueries:
 
     # Running.
 
-    async def _result_at(self, query: _LiveQuery, at: Timestamp) -> LiveResult:
+    async def _shared(self, query: _LiveQuery, at: Timestamp) -> LiveResult | None:
+        """The query's answer at `at`, or None when its answer is of a later time."""
         while not query.covers(at):
             if query.running is not None:
                 await asyncio.shield(query.running)
-                continue
-            if query.result is not None and at < query.valid_from:
-                # An answer of the past, asked for by a session that is behind.
-                run = await self._run(query, at)
-                return self._encoded(run.outcome)
-            await self._refresh(query, at)
-        assert query.result is not None
+            elif query.result is not None and at < query.valid_from:
+                return None
+            else:
+                await self._refresh(query, at)
         return query.result
 
-    async def _run(self, query: _LiveQuery, at: Timestamp) -> QueryRun:
+    async def _past(self, query: _LiveQuery, caller: Caller, at: Timestamp) -> LiveResult:
+        """The answer to one caller at a time before the present answer; nobody shares it."""
+        return self._encoded((await self._run(query, caller, at)).outcome)
+
+    async def _run(self, query: _LiveQuery, caller: Caller, at: Timestamp) -> QueryRun:
         question = query.question
         return await self._runner.run_query(
-            question.path, question.args, query.caller, at=at, journal=query.journal
+            question.path, question.args, caller, at=at, journal=query.journal
         )
 
     async def _refresh(self, query: _LiveQuery, at: Timestamp) -> None:
@@ -287,11 +329,13 @@ class LiveQueries:
             query.subscription = None
         app = self._runner.app
         try:
-            run = await self._run(query, at)
+            run = await self._run(query, query.caller, at)
         finally:
             query.running = None
             running.set_result(None)
         self.counters.runs += 1
+        if self._runner.app is not app:
+            return  # the answer of code that was replaced meanwhile: it must run again
         result = self._encoded(run.outcome)
         before = query.result
         if before is not None:
@@ -306,9 +350,6 @@ class LiveQueries:
         if not query.watches:
             return  # everybody left meanwhile
         self._refile(query)
-        if self._runner.app is not app:
-            self._end(query, at + 1)
-            return
         subscription = self._database.subscribe(run.reads, at, lambda ts: self._touched(query, ts))
         if isinstance(subscription, int):
             self._end(query, subscription)

@@ -171,6 +171,7 @@ class _Loading:
             MappingProxyType(dict(sorted(functions.items()))),
             frozenset(self._imports.files),
             MappingProxyType(plain),
+            self._root,
             self._imports.close,
         )
         weakref.finalize(app, self._imports.close).atexit = False

@@ -115,7 +115,7 @@ class LogCapture(logging.Handler):
         lines.add(level, _inspect(text))
 
     def _emit_as_ever(self, record: logging.LogRecord) -> None:
-        # Without any handler Python prints warnings and worse; being the only one must not end that.
+        # Python prints warnings and worse when no handler is there; this one must not end that.
         usual = logging.lastResort
         if usual is not None and record.levelno >= usual.level:
             handlers = logging.getLogger().handlers

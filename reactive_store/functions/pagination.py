@@ -21,12 +21,13 @@ from base64 import urlsafe_b64encode
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from hashlib import blake2b
-from typing import Any, Final, NotRequired, TypedDict
+from typing import Any, Final, NoReturn, NotRequired, TypedDict, cast
 
 from reactive_store.engine.interval import Interval, after
 from reactive_store.engine.reads import Predicate
 from reactive_store.engine.transaction import Scan, Transaction
 from reactive_store.errors import BadRequest
+from reactive_store.functions.unawaited import Forgetful
 from reactive_store.limits import Limits
 from reactive_store.values.document import Document
 
@@ -268,7 +269,7 @@ def _maximum(value: Any) -> int | None:
     return count
 
 
-class ReadScope:
+class ReadScope(Forgetful):
     """What all queries of one function call share."""
 
     __slots__ = ("cursors", "has_paginated", "journal_in", "journal_out", "pause", "tx")
@@ -280,12 +281,33 @@ class ReadScope:
         cursors: CursorCodec,
         journal: str | None,
     ) -> None:
+        super().__init__()
         self.tx = tx
         self.pause = pause  # awaited every BREATH_ROWS rows of a long scan
         self.cursors = cursors
         self.journal_in = journal  # where the page ended when this live query ran before
         self.journal_out: str | None = None  # where it ended now; None: nothing was paginated
         self.has_paginated = False
+
+    def close(self) -> None:
+        """The function call has returned: whatever still uses this is refused."""
+        self.tx = _RETURNED
+
+
+class _Returned:
+    """In place of the transaction of a call that has returned."""
+
+    __slots__ = ()
+
+    def __getattr__(self, name: str) -> NoReturn:
+        raise BadRequest(
+            "ctx.db was used after the function had returned, when nothing can be read or written "
+            "any more. Await every task that the function starts.",
+            code="FunctionReturned",
+        )
+
+
+_RETURNED: Final = cast("Transaction", _Returned())
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,38 +14,37 @@ Source: architecture.md 2.2; docs/reference/functions.md for the texts.
 from __future__ import annotations
 
 import asyncio
-import os
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from hashlib import blake2b
 from typing import Any, TypeVar
 
-import reactive_store
 from reactive_store.auth.identity import Caller, Identity
 from reactive_store.engine.catalog import SESSION_REQUESTS
 from reactive_store.engine.database import Database
 from reactive_store.engine.reads import ReadSet
 from reactive_store.engine.transaction import Transaction
-from reactive_store.errors import (
-    BadRequest,
-    Conflict,
-    Overloaded,
-    Retry,
-    StoreFailed,
-)
+from reactive_store.errors import BadRequest, Conflict, Retry, StoreFailed
 from reactive_store.functions.app import App
 from reactive_store.functions.context import ActionCtx
 from reactive_store.functions.definitions import FunctionDef, FunctionKind
 from reactive_store.functions.environment import Environment
-from reactive_store.functions.execution import CallChecks, Environs, Execution, find_function
+from reactive_store.functions.execution import (
+    CallChecks,
+    Environs,
+    Execution,
+    find_function,
+    too_deep,
+)
 from reactive_store.functions.logs import LogLines
 from reactive_store.functions.metering import Metered
 from reactive_store.functions.names import display_path
 from reactive_store.functions.outcome import Failure, Outcome, RefusedCall, Success, failure_of
+from reactive_store.functions.unawaited import Forgetful
 from reactive_store.persistence.contract import Timestamp
 from reactive_store.values.document import Document
 from reactive_store.values.value import normalize
-from reactive_store.values.wire import dumps, encode_normalized, loads
+from reactive_store.values.wire import encode_normalized, loads
 
 __all__ = ["Args", "QueryRun", "Runner", "RunnerCounters", "SessionRequest"]
 
@@ -53,8 +52,6 @@ T = TypeVar("T")
 
 Args = bytes | Mapping[str, Any]
 """Arguments: one object, encoded or not."""
-
-_OWN_PACKAGE = os.path.dirname(reactive_store.__file__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,7 +133,7 @@ class Runner:
 
         async def call() -> Success:
             function = self._find(path, FunctionKind.QUERY, caller)
-            value = dumps(await execution.run(function, self._decoded(path, args)))
+            value = encode_normalized(await execution.run(function, self._decoded(path, args)))
             CallChecks.result_size(path, len(value), self._limits)
             return Success(value, (), transaction.begin_ts, execution.journal_out)
 
@@ -164,13 +161,15 @@ class Runner:
         lines = LogLines(self._limits)
 
         async def call() -> Success:
-            function = self._find(path, FunctionKind.MUTATION, caller)
             decoded = self._decoded(path, args)
 
             async def attempt(transaction: Transaction) -> Success:
                 if session is not None and (replay := self._replay(transaction, session)):
                     return replay
-                value = dumps(await self._execution(transaction, caller).run(function, decoded))
+                # Found anew: what made the last attempt run again may have been a reload.
+                function = self._find(path, FunctionKind.MUTATION, caller)
+                result = await self._execution(transaction, caller).run(function, decoded)
+                value = encode_normalized(result)
                 CallChecks.result_size(path, len(value), self._limits)
                 if session is not None:
                     _record(transaction, session, value, lines.lines())
@@ -189,7 +188,7 @@ class Runner:
         async def call() -> Success:
             function = self._find(path, FunctionKind.ACTION, caller)
             result = await self._act(function, self._decoded(path, args), caller, depth=1)
-            value = dumps(result)
+            value = encode_normalized(result)
             CallChecks.result_size(path, len(value), self._limits)
             return Success(value, ())
 
@@ -225,11 +224,15 @@ class Runner:
     async def _committed(
         self, attempt: Callable[[Transaction], Awaitable[T]]
     ) -> tuple[T, Timestamp]:
+        lines = LogLines.current()
+        printed = 0 if lines is None else lines.position
         for _ in range(self._limits.conflict_retries + 1):
             try:
                 return await self._attempt(attempt, alone=False)
             except Conflict:
-                continue  # at once: the newest state is in memory, waiting gains nothing
+                # Again at once: the newest state is in memory, waiting gains nothing.
+                if lines is not None:
+                    lines.rollback(printed)
         async with self._database.run_alone():
             return await self._attempt(attempt, alone=True)
 
@@ -259,7 +262,7 @@ class Runner:
             auth=calls,
             env=_LatestEnvironment(self._database),
             clock=self._environs.runtime,
-            random=self._environs.runtime.random_generator(),
+            make_random=self._environs.runtime.random_generator,
             calls=calls,
         )
         result = await Metered(
@@ -268,6 +271,7 @@ class Runner:
             watchdog=None,
             seconds=self._limits.action_seconds,
         )
+        CallChecks.awaited(calls, self.app)
         return CallChecks.result(function, result, self._database.catalog)
 
     # Parts.
@@ -285,7 +289,7 @@ class Runner:
             raise
         except Exception as error:  # noqa: BLE001 - the boundary that owns app failures
             self.counters.failures += 1
-            return failure_of(error, lines.lines(), self._limits, own_package=_OWN_PACKAGE)
+            return failure_of(error, lines.lines(), self._limits, root=self.app.root)
         finally:
             LogLines.deactivate(token)
         if success.log_lines:
@@ -357,12 +361,13 @@ def _record(
     )
 
 
-class _ActionCalls:
+class _ActionCalls(Forgetful):
     """`ctx.run_*` and `ctx.auth` of one action."""
 
     __slots__ = ("_caller", "_depth", "_runner")
 
     def __init__(self, runner: Runner, caller: Caller, depth: int) -> None:
+        super().__init__()
         self._runner = runner
         self._caller = caller
         self._depth = depth
@@ -390,7 +395,7 @@ class _ActionCalls:
 
     async def run_action(self, reference: object, args: Mapping[str, Any]) -> Any:
         if self._depth >= self._runner._limits.nested_calls:
-            raise Overloaded("Actions call each other more deeply than the limit allows.")
+            raise too_deep()
         function, decoded = self._target(reference, args, FunctionKind.ACTION)
         return await self._runner._act(function, decoded, self._caller, depth=self._depth + 1)
 

@@ -9,19 +9,27 @@ Promises, held by one suite against every implementation:
    timestamp is not above `last_ts` is refused with an AssertionError: it is a bug of ours.
 2. **Atomic and durable.** When `append` returns, every commit of the batch survives loss of power
    (as configured); when it raises, or the process dies before it returns, each commit of the batch
-   is there completely or not at all, and a commit is there only if all earlier ones are.
+   is there completely or not at all, and a commit is there only if all earlier ones are. After
+   StoreFailed every write is refused: what the disk holds is for the next start to find out.
 3. **Snapshots.** `get` and `scan` at timestamp T see exactly the commits up to T, however many
    commits follow, as long as T is at or above the last `trim`. They never see half a commit.
-   They may be called at any time, also while `append` runs.
+   They may be called at any time, also while `append` runs. At a T above `last_ts` a call may show
+   a commit that is on its way, all of it or nothing; the next call may show another.
 4. **Pages.** `scan` returns up to `limit` rows of the interval in key order (or reverse), and says
-   whether rows may remain. Two documents never share a key in one index.
-5. **Unchanged keys stay.** An update that changes no key carries no IndexWrite; the entry keeps
+   whether rows may remain.
+5. **Keys.** Within one commit ends take effect before beginnings, in whatever order they are
+   listed, so a key one document leaves another may take. Beginning a key that its own document
+   already holds changes nothing. Giving a key to a second document, or to one that does not exist,
+   is an AssertionError. An update that changes no key carries no IndexWrite: the entry keeps
    pointing at the document, and reads at T return the version of T.
 6. **Backfill.** `backfill` adds entries to an index for documents whose current version is still
-   the one seen; others are skipped, since a later commit has already written their entry.
-   It never overwrites an entry a commit wrote. Durable when it returns.
+   the one seen; others are skipped, since a later commit has already written their entry. For that,
+   while an index is under construction, every write of a document carries its IndexWrites, also
+   where the key stays. `backfill` never overwrites an entry a commit wrote. Durable when it
+   returns. Reads of the index at timestamps before the last `backfill` may miss entries.
 7. **Trim.** After `trim(before)` reads at or above `before` are unchanged; older ones may fail or
-   miss rows. Returns how many versions and entries were dropped. Work per call is bounded.
+   miss rows. A call drops at most `limits.trim_rows` versions and entries and returns how many, so
+   it is called until it returns 0.
 8. **Globals** are small named byte strings, durable when the setter returns.
 
 Reads are plain functions: the rows are near (memory, page cache), and a thread hop costs more than
@@ -165,7 +173,10 @@ class Persistence(Protocol):
         ...
 
     async def trim(self, before: Timestamp) -> int:
-        """Forget versions and entries that ended at or before `before`. Returns how many."""
+        """Forget versions and entries that ended at or before `before`.
+
+        Returns how many: at most `limits.trim_rows` per call. 0: there are no more.
+        """
         ...
 
     def get_global(self, name: str) -> bytes | None:

@@ -23,9 +23,11 @@ from reactive_store.server.paths import is_api_path, route_path
 from reactive_store.sync.messages import ClientVersion
 
 __all__ = [
+    "CLIENT_HEADER",
     "ClientSupport",
     "ClientVersionMiddleware",
     "RefusedClient",
+    "check_support",
     "client_of_header",
     "client_of_path",
     "deprecation_headers",

@@ -25,6 +25,8 @@ __all__ = ["Endpoint", "Endpoints", "json_body", "json_response", "read_body"]
 
 Endpoint = Callable[[Backend, Request], Awaitable[Response]]
 
+_DRAINED = 4
+
 
 class Endpoints:
     """Runs the endpoints of one application.
@@ -62,20 +64,24 @@ class Endpoints:
 async def read_body(request: Request, limit: int, *, code: str = "BadJsonBody") -> bytes:
     """The whole body, as long as it is no longer than `limit` bytes.
 
-    Raises   BadRequest[code] as soon as it is known to be longer
+    What is too long is still read, and dropped, up to `_DRAINED` times the limit: most clients
+    look for an answer only after they have sent everything.
+
+    Raises   BadRequest[code] when it is longer
     """
     parts: list[bytes] = []
     size = 0
-    declared = request.headers.get("content-length", "")
-    if not (declared.isascii() and declared.isdecimal() and int(declared) > limit):
-        async for part in request.stream():
+    async for part in request.stream():
+        size += len(part)
+        if size <= limit:
             parts.append(part)
-            size += len(part)
-            if size > limit:
-                break
         else:
-            return b"".join(parts)
-    raise BadRequest(f"The request's body is too large (maximum {limit} bytes)", code=code)
+            parts.clear()
+            if size > limit * _DRAINED:
+                break
+    if size > limit:
+        raise BadRequest(f"The request's body is too large (maximum {limit} bytes)", code=code)
+    return b"".join(parts)
 
 
 async def json_body(request: Request, limits: Limits) -> dict[str, Any]:

@@ -254,7 +254,7 @@ class SyncEndpoint:
         """One socket, from the handshake to its end."""
         scope, receive, send = websocket.scope, websocket.receive, websocket.send
         try:
-            client = client_of(websocket)
+            client = _client_of(websocket)
             support = check_support(client)
             backend = await self._backend()
         except Exception as error:  # noqa: BLE001 - the boundary that owns a failed handshake
@@ -298,7 +298,7 @@ class SyncEndpoint:
         return conversation
 
 
-def client_of(connection: HTTPConnection) -> ClientVersion:
+def _client_of(connection: HTTPConnection) -> ClientVersion:
     """Which client opens a socket: its header counts before the version in the path.
 
     Raises   BadRequest[InvalidClientVersion]

@@ -380,7 +380,8 @@ def _other(value: Any, depth: int, keep: bool) -> Any:
         return _array(value, depth, keep)
     if not isinstance(value, type):
         if hasattr(value, "model_dump") and hasattr(type(value), "model_fields"):
-            return _object(value.model_dump(), depth, keep)
+            # By alias: what a client sends is read by alias too.
+            return _object(value.model_dump(by_alias=True), depth, keep)
         if is_dataclass(value):
             return _object({f.name: getattr(value, f.name) for f in fields(value)}, depth, keep)
     raise _RefusedError(_unsupported(value))

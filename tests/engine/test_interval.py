@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import random
+import tracemalloc
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -94,3 +97,34 @@ def _shared_prefix(interval: Interval, wanted: int) -> int:
             return length
         length -= 1
     return 0
+
+
+def test_the_map_stays_right_when_it_grows_and_shrinks_by_thousands() -> None:
+    chance = random.Random(3)
+    of_keys: IntervalMap[int] = IntervalMap()
+    live: dict[int, Interval] = {}
+    for number in range(3000):
+        start = chance.randbytes(2)
+        end = None if chance.random() < 0.1 else start + chance.randbytes(chance.randrange(3))
+        live[number] = Interval(start if number % 3 else b"", end)
+        of_keys.add(live[number], 0, number)
+    of_keys.check()
+    for wanted in (3000, 1000, 40, 0):
+        for number in chance.sample(sorted(live), len(live) - wanted):
+            of_keys.remove(live.pop(number), 0, number)
+        of_keys.check()
+        for key in (b"", b"\x00", *(chance.randbytes(2) for _ in range(50)), b"\xff\xff\xff"):
+            expected = {number for number, interval in live.items() if interval.contains(key)}
+            assert set(of_keys.stab(key)) == expected
+    assert len(of_keys) == 0
+
+
+def test_ranges_within_each_other_take_memory_by_their_number() -> None:
+    of_keys: IntervalMap[int] = IntervalMap()
+    tracemalloc.start()
+    for number in range(4000):
+        of_keys.add(Interval(number.to_bytes(4, "big"), None), 0, number)
+    used, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert used < 4000 * 1000
+    assert sum(1 for _ in of_keys.stab(b"\xff")) == 4000

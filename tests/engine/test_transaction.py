@@ -6,11 +6,12 @@ from dataclasses import replace
 
 import pytest
 
+from reactive_store.engine.catalog import SESSION_REQUESTS
 from reactive_store.engine.database import Database
 from reactive_store.engine.interval import EVERYTHING, Interval, after, prefix_interval
 from reactive_store.engine.reads import Read
 from reactive_store.engine.schema_change import apply_schema
-from reactive_store.engine.transaction import Transaction
+from reactive_store.engine.transaction import Transaction, Usage
 from reactive_store.errors import BadRequest
 from reactive_store.limits import Limits
 from reactive_store.persistence.memory import MemoryPersistence
@@ -31,7 +32,9 @@ def raw(document_id: str) -> bytes:
     return decode_id(document_id).internal_id
 
 
-def numbers(transaction: Transaction, *, index: str = "by_n", descending: bool = False) -> list[int]:
+def numbers(
+    transaction: Transaction, *, index: str = "by_n", descending: bool = False
+) -> list[int]:
     scan = transaction.scan("notes", index, EVERYTHING, descending=descending)
     return [Document(row.value, "notes")["n"] for row in iter(scan.next, None)]
 
@@ -192,7 +195,7 @@ async def test_the_schema_is_enforced_on_every_write(notes: Database) -> None:
     [
         ({"read_documents": 2}, "Too many documents read"),
         ({"read_bytes": 100}, "Too many bytes read"),
-        ({"written_documents": 3}, "Too many writes"),
+        ({"written_documents": 2}, "Too many writes"),
         ({"written_bytes": 200}, "Too many bytes written"),
         ({"read_intervals": 2}, "Too many reads"),
     ],
@@ -201,7 +204,8 @@ async def test_every_limit_of_a_transaction_has_its_text(limit: dict[str, int], 
     database = await Database.open(
         MemoryPersistence(), runtime=SystemRuntime(), limits=replace(Limits(), **limit)
     )
-    with pytest.raises(BadRequest, match=text):
+
+    async def too_much() -> None:
         for round_ in range(4):
             transaction = database.begin_mutation()
             for n in range(3):
@@ -211,5 +215,191 @@ async def test_every_limit_of_a_transaction_has_its_text(limit: dict[str, int], 
             for n in range(3):
                 reading.get("loose", bytes([n, round_] * 8))
             reading.scan("loose", "by_creation_time", EVERYTHING).take(3)
-            reading.read_set()
+
+    with pytest.raises(BadRequest, match=text):
+        await too_much()
     await database.close()
+
+
+async def opened(**limits: int) -> Database:
+    return await Database.open(
+        MemoryPersistence(), runtime=SystemRuntime(), limits=replace(Limits(), **limits)
+    )
+
+
+async def test_system_tables_count_towards_no_limit_of_the_app() -> None:
+    database = await opened(
+        read_documents=0, read_bytes=0, written_documents=0, written_bytes=0, document_bytes=1000
+    )
+    transaction = database.begin_mutation()
+    transaction.create_table("notes")
+    transaction.insert(SESSION_REQUESTS, {"result": "x" * 5000}, internal_id=b"r" * 16)
+    transaction.patch(SESSION_REQUESTS, b"r" * 16, {"more": "y" * 5000})
+    assert transaction.get(SESSION_REQUESTS, b"r" * 16) is not None
+    assert len(transaction.scan(SESSION_REQUESTS, "by_creation_time", EVERYTHING).take(5)) == 1
+    transaction.delete(SESSION_REQUESTS, b"r" * 16)
+    assert transaction.usage == Usage()
+    with pytest.raises(BadRequest, match="Too many writes"):
+        transaction.insert("notes", {"n": 1})
+    with pytest.raises(BadRequest, match="Value is too large"):
+        transaction.insert("notes", {"n": "x" * 5000})
+    await database.close()
+
+
+async def test_the_read_set_can_be_asked_for_after_the_limit_was_reached() -> None:
+    database = await opened(read_intervals=3)
+    reading = database.begin()
+    for _ in range(5):
+        reading.get("notes", b"same" * 4)  # one interval, however often
+    reading.scan("notes", "by_creation_time", EVERYTHING).next()
+    reading.get("notes", b"diff" * 4)
+    with pytest.raises(BadRequest, match="Too many reads") as refused:
+        reading.scan("notes", "by_id", Interval(b"a", b"b"))
+    assert refused.value.code == "TooManyReads"
+    assert len(reading.read_set()) == 3
+    await database.close()
+
+
+async def test_scans_that_are_still_open_count_as_reads() -> None:
+    database = await opened(read_intervals=2)
+    writing = database.begin_mutation()
+    writing.insert("notes", {"n": 1})
+    await database.commit(writing)
+    reading = database.begin()
+    for _ in range(2):
+        assert reading.scan("notes", "by_creation_time", EVERYTHING).next() is not None
+    with pytest.raises(BadRequest, match="Too many reads"):
+        reading.scan("notes", "by_creation_time", EVERYTHING)
+    await database.close()
+
+
+@pytest.mark.parametrize("index", ["by_id", "by_creation_time"])
+async def test_a_table_nobody_wrote_is_empty_by_its_automatic_indexes(
+    database: Database, index: str
+) -> None:
+    reading = database.begin()
+    assert reading.scan("ghosts", index, EVERYTHING).next() is None
+    assert list(reading.read_set().of(("ghosts", index))) == [Read(EVERYTHING, 0, None)]
+    assert reading.get("ghosts", b"x" * 16) is None
+
+
+async def test_an_empty_interval_has_no_rows_and_a_scan_at_its_end_stays_there(
+    notes: Database,
+) -> None:
+    reading = notes.begin()
+    scan = reading.scan("notes", "by_n", Interval(b"x", b"x"))
+    assert [scan.next(), scan.next()] == [None, None]
+    whole = reading.scan("notes", "by_n", EVERYTHING)
+    assert len(whole.take(3)) == 3
+    assert [whole.next(), whole.next()] == [None, None]
+    assert reading.scan("notes", "by_n", EVERYTHING).take(0) == []
+
+
+async def test_a_scan_nobody_stepped_through_has_read_nothing(notes: Database) -> None:
+    reading = notes.begin()
+    reading.scan("notes", "by_n", EVERYTHING)
+    assert not reading.read_set()
+
+
+async def test_a_scan_remembers_its_filter_and_its_prefix(notes: Database) -> None:
+    def odd(document: Document) -> bool:
+        return bool(document["n"] % 2)
+
+    reading = notes.begin()
+    reading.scan("notes", "by_n", EVERYTHING, predicate=odd).take(9)
+    assert list(reading.read_set().of(("notes", "by_n"))) == [Read(EVERYTHING, 0, odd)]
+
+
+async def test_the_row_that_broke_a_limit_is_in_the_read_set() -> None:
+    database = await opened(read_documents=1)
+    writing = database.begin_mutation()
+    for n in range(3):
+        writing.insert("notes", {"n": n})
+    await database.commit(writing)
+    reading = database.begin()
+    scan = reading.scan("notes", "by_creation_time", EVERYTHING)
+    scan.next()
+    with pytest.raises(BadRequest, match="Too many documents read"):
+        scan.next()
+    rows = database.persistence.scan_table(
+        database.catalog.tables["notes"].number,
+        b"",
+        None,
+        database.latest_ts,
+        descending=False,
+        limit=9,
+    ).rows
+    second = sorted(rows, key=lambda row: Document(row.value, "notes")["n"])[1]
+    (read,) = reading.read_set().of(("notes", "by_creation_time"))
+    created = encode_key(Document(second.value, "notes")["_creationTime"])
+    assert read.interval.contains(created + second.id)
+    await database.close()
+
+
+async def test_names_and_numbers_of_tables_include_the_transactions_own(
+    database: Database,
+) -> None:
+    transaction = database.begin_mutation()
+    note = transaction.insert("notes", {"n": 1})
+    number = decode_id(note).table_number
+    assert transaction.table_name(number) == "notes"
+    assert transaction.table_number("notes") == number
+    assert transaction.index_fields("notes", "by_id") == ()
+    assert transaction.index_fields("notes", "by_creation_time") == ()
+    assert database.begin().table_name(number) is None
+
+
+async def test_the_fields_of_an_index_are_the_declared_ones(notes: Database) -> None:
+    assert notes.begin().index_fields("notes", "by_n") == ("n",)
+    with pytest.raises(BadRequest, match="not found"):
+        notes.begin().index_fields("notes", "by_tag")
+
+
+@pytest.mark.parametrize(
+    ("name", "code"),
+    [("no spaces", "InvalidTableName"), ("", "InvalidTableName"), ("_own", "TableNameReserved")],
+)
+async def test_a_table_cannot_have_any_name(database: Database, name: str, code: str) -> None:
+    with pytest.raises(BadRequest) as refused:
+        database.begin_mutation().insert(name, {"n": 1})
+    assert refused.value.code == code
+
+
+async def test_the_number_of_tables_is_bounded() -> None:
+    database = await opened(tables=2)
+    transaction = database.begin_mutation()
+    transaction.insert("one", {})
+    transaction.insert("two", {})
+    with pytest.raises(BadRequest, match="cannot exceed 2"):
+        transaction.insert("three", {})
+    await database.close()
+
+
+async def test_a_document_of_a_table_nobody_wrote_cannot_be_changed(database: Database) -> None:
+    with pytest.raises(BadRequest, match="Delete on nonexistent document ID") as refused:
+        database.begin_mutation().delete("ghosts", b"x" * 16)
+    assert refused.value.code == "NonexistentDocument"
+
+
+async def test_replacing_takes_equal_system_fields_and_drops_what_is_not_named(
+    notes: Database,
+) -> None:
+    transaction = notes.begin_mutation()
+    row = transaction.scan("notes", "by_n", EVERYTHING).next()
+    assert row is not None
+    before = Document(row.value, "notes").decode()
+    transaction.replace("notes", row.id, {**before, "n": 5})
+    transaction.patch("notes", row.id, {"tag": "t"})
+    transaction.replace("notes", row.id, {"n": 6})
+    after = transaction.get("notes", row.id)
+    assert after is not None
+    assert Document(after.value, "notes").decode() == {**before, "n": 6}
+    assert transaction.usage.written_documents == 3, "each write counts again"
+
+
+async def test_a_document_created_in_the_future_keeps_the_order(notes: Database) -> None:
+    transaction = notes.begin_mutation()
+    transaction.now_ms = 0.0
+    assert transaction.base_creation_time() == pytest.approx(transaction.begin_ts / 1e6)
+    transaction.now_ms = 9e15
+    assert transaction.base_creation_time() == 9e15

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -12,11 +13,15 @@ import pytest
 from reactive_store.auth.authenticator import Authenticator
 from reactive_store.auth.identity import Caller
 from reactive_store.auth.keys import AdminKeys
+from reactive_store.backend import Backend
 from reactive_store.config import Settings
+from reactive_store.functions.loader import load_app
 from reactive_store.functions.outcome import Failure, Success
 from reactive_store.limits import Limits
+from reactive_store.persistence.memory import MemoryPersistence
 from reactive_store.runtime import SystemRuntime
 from reactive_store.server.app import app_for
+from reactive_store.testing.virtual_runtime import VirtualRuntime
 
 LATEST_TS = 1_700_000_000_000_000_000
 
@@ -134,3 +139,38 @@ def backend() -> ScriptedBackend:
 async def http(backend):
     async with client_for(app_for(backend)) as client:
         yield client
+
+
+NOTES = """
+from reactive_store.functions.context import MutationCtx, QueryCtx
+from reactive_store.functions.definitions import mutation, query
+
+@query
+async def all(ctx: QueryCtx):
+    return [doc["body"] for doc in await ctx.db.query("notes").collect()]
+
+@mutation
+async def add(ctx: MutationCtx, body: str):
+    await ctx.db.insert("notes", {"body": body})
+"""
+
+
+@pytest.fixture
+def notes_app(tmp_path) -> Path:
+    """The directory of a small app."""
+    (tmp_path / "functions").mkdir()
+    (tmp_path / "functions" / "notes.py").write_text(NOTES, encoding="utf-8")
+    return tmp_path
+
+
+@pytest.fixture
+async def store(notes_app):
+    """A real backend of that app, in memory, on virtual time."""
+    backend = await Backend.open(
+        Settings(app=notes_app, redact=False),
+        app=load_app(notes_app),
+        persistence=MemoryPersistence(),
+        runtime=VirtualRuntime(),
+    )
+    yield backend
+    await backend.close()

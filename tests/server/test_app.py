@@ -87,32 +87,18 @@ async def test_it_works_below_a_prefix(backend, prefix):
         assert unknown.json()["code"] == "UnsupportedEndpoint"
 
 
-NOTES = """
-from reactive_store.functions.context import MutationCtx, QueryCtx
-from reactive_store.functions.definitions import mutation, query
-
-@query
-async def count(ctx: QueryCtx):
-    return len(await ctx.db.query("notes").collect())
-
-@mutation
-async def add(ctx: MutationCtx, body: str):
-    await ctx.db.insert("notes", {"body": body})
-"""
-
-
-async def test_a_deployment_is_opened_from_its_settings_and_keeps_its_data_and_key(tmp_path):
-    (tmp_path / "functions").mkdir()
-    (tmp_path / "functions" / "notes.py").write_text(NOTES, encoding="utf-8")
+async def test_a_deployment_is_opened_from_its_settings_and_keeps_its_data_and_key(notes_app):
     keys = set()
     for round_ in range(2):
-        app = create_app(Settings(app=tmp_path))
+        app = create_app(Settings(app=notes_app))
         async with app.router.lifespan_context(app), client_for(app) as http:
             added = {"path": "notes:add", "args": {"body": "x"}}
             assert (await http.post("/api/mutation", json=added)).json()["status"] == "success"
-            answer = await http.post("/api/query", json={"path": "notes:count"})
-            assert answer.content == b'{"status":"success","value":%d.0}' % (round_ + 1)
-        keys.add(await admin_key(tmp_path))
+            answer = await http.post("/api/query", json={"path": "notes:all"})
+            assert answer.content == b'{"status":"success","value":[%s]}' % b",".join(
+                [b'"x"'] * (round_ + 1)
+            )
+        keys.add(await admin_key(notes_app))
     assert len(keys) == 1
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -15,6 +16,7 @@ from websockets.frames import Frame, Opcode
 from websockets.http11 import Request, Response
 from websockets.uri import parse_uri
 
+from reactive_store.server.app import app_for
 from reactive_store.server.socket_protocol import DIRECT, SocketProtocol
 
 
@@ -337,6 +339,50 @@ async def test_a_server_that_stops_closes_with_1001(app):
     assert connection.client.close_rcvd.code == 1001
     await settle()
     assert app.end["code"] == 1001
+
+
+# ---- the sync endpoint on a direct socket ----
+
+
+async def test_the_sync_endpoint_takes_the_short_way(store):
+    connection = await opened(app_for(store))
+    add = {"type": "Add", "queryId": 0, "udfPath": "notes:all", "args": [{}]}
+    change = {"type": "ModifyQuerySet", "baseVersion": 0, "newVersion": 1, "modifications": [add]}
+    connection.send(json.dumps(change).encode())
+    await settle()
+    (transition,) = map(json.loads, connection.texts())
+    assert transition["modifications"][0]["value"] == []
+    call = {"type": "Mutation", "requestId": 0, "udfPath": "notes:add", "args": [{"body": "x"}]}
+    connection.send(json.dumps(call).encode())
+    for _ in range(50):
+        await asyncio.sleep(0)
+    response, pushed = map(json.loads, connection.texts())
+    assert response["success"] is True
+    assert pushed["startVersion"] == transition["endVersion"]
+    assert pushed["modifications"][0]["value"] == ["x"]
+    connection.send(b"\x00", binary=True)
+    connection.receive()
+    close = connection.client.close_rcvd
+    assert (close.code, close.reason) == (1011, "InternalServerError")
+    await settle()
+    assert len(store.live_queries) == 0
+
+
+async def test_a_client_that_answers_pings_stays_and_one_that_does_not_is_let_go(store):
+    living, dead = await opened(app_for(store)), await opened(app_for(store))
+    closed_after = None
+    for second in range(0, 300, 5):
+        await store.runtime.advance(timedelta(seconds=5))
+        living.receive()
+        living.flush()  # a client's library answers pings by itself
+        assert living.client.close_rcvd is None
+        if closed_after is None:
+            dead.receive()  # and never flushes
+            if dead.client.close_rcvd is not None:
+                closed_after = second
+    assert dead.client.close_rcvd.code == 1000
+    assert dead.client.close_rcvd.reason == "ClientDisconnected"
+    assert 115 <= closed_after <= 145
 
 
 # ---- an ordinary application ----

@@ -4,40 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import json
+from datetime import timedelta
+from itertools import pairwise
 from typing import Any
 
 import pytest
 
-from reactive_store.backend import Backend
-from reactive_store.config import Settings
-from reactive_store.functions.loader import load_app
-from reactive_store.persistence.memory import MemoryPersistence
 from reactive_store.runtime import SystemRuntime
 from reactive_store.server.app import app_for
 from reactive_store.server.sync import AsgiTransport
-
-FUNCTIONS = """
-from reactive_store.functions.context import MutationCtx, QueryCtx
-from reactive_store.functions.definitions import mutation, query
-
-@query
-async def all(ctx: QueryCtx):
-    return [doc["body"] for doc in await ctx.db.query("notes").collect()]
-
-@mutation
-async def add(ctx: MutationCtx, body: str):
-    await ctx.db.insert("notes", {"body": body})
-"""
-
-
-@pytest.fixture
-async def store(tmp_path):
-    (tmp_path / "functions").mkdir()
-    (tmp_path / "functions" / "notes.py").write_text(FUNCTIONS, encoding="utf-8")
-    settings = Settings(app=tmp_path, redact=False)
-    backend = await Backend.open(settings, app=load_app(tmp_path), persistence=MemoryPersistence())
-    yield backend
-    await backend.close()
 
 
 class Socket:
@@ -240,6 +215,19 @@ async def test_a_failing_session_takes_only_its_own_socket(open_socket, store, m
     closed = await socket.next()
     assert (closed["code"], closed["reason"]) == (1011, "InternalServerError")
     assert "ZeroDivisionError" in caplog.text
+
+
+async def test_an_idle_socket_hears_a_ping_every_fifteen_seconds_and_stays_open(open_socket, store):
+    socket = open_socket()
+    await socket.next()
+    heard = [0]
+    for second in range(1, 601):
+        await store.runtime.advance(timedelta(seconds=1))
+        if not socket.from_app.empty():
+            assert await socket.next_frame() == {"type": "Ping"}
+            heard.append(second)
+    assert len(heard) > 35
+    assert all(14 <= later - earlier <= 16 for earlier, later in pairwise(heard))
 
 
 # ---- the transport by itself ----

@@ -60,7 +60,7 @@ async def test_any_other_error_arrives_with_its_text_and_place(t):
 @pytest.mark.parametrize(
     ("path", "args", "text"),
     [
-        ("notes:missing", {}, "Could not find public function for 'notes:missing'"),
+        ("notes:missing", {}, "[Ff]ind .*missing"),
         ("notes:listAll", {"text": 1}, "ArgumentValidationError"),
         ("notes:add", {"text": "x"}, "Trying to execute notes.js:add as Query"),
     ],

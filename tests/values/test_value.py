@@ -15,7 +15,8 @@ from uuid import UUID
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from pydantic import BaseModel
+from pydantic import BaseModel, ConfigDict, Field
+from pydantic.alias_generators import to_camel
 
 from reactive_store.errors import BadRequest
 from reactive_store.values.order import encode_key
@@ -37,6 +38,13 @@ from tests.values.strategies import values
 class Point(BaseModel):
     x: int
     label: str | None = None
+
+
+class Aliased(BaseModel):
+    model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True)
+    first_name: str
+    kind: str = Field(alias="type")
+    next_one: Aliased | None = None
 
 
 @dataclass
@@ -111,6 +119,14 @@ def refusal(value: object) -> BadRequest:
         (UserDict({"b": 1.0}), {"b": 1}),
         (Row(a=1), {"a": 1}),
         (Point(x=1), {"label": None, "x": 1}),
+        (
+            Aliased(first_name="a", kind="b", next_one=Aliased(first_name="c", kind="d")),
+            {
+                "firstName": "a",
+                "nextOne": {"firstName": "c", "nextOne": None, "type": "d"},
+                "type": "b",
+            },
+        ),
         (Line(Point(x=1), 2.0), {"start": {"label": None, "x": 1}, "weight": 2}),
         (Color.RED, "red"),
         (Level.HIGH, 3),
