@@ -7,7 +7,6 @@ write waits for the disk first.
 
     python -m bench.bare_server direct      our socket protocol, in the settings of our server
     python -m bench.bare_server starlette   Starlette's websocket over uvicorn as it comes
-    python -m bench.bare_server plain       the same without compression
 
 It prints its port. `POST /set` keeps a body, `POST /api/query` answers it. A text message that is
 no object is echoed.
@@ -258,13 +257,12 @@ async def _serve_direct(rooms: Rooms) -> None:
     )
 
 
-async def _serve_starlette(rooms: Rooms, *, compression: bool) -> None:
+async def _serve_starlette(rooms: Rooms) -> None:
     listener = listen("127.0.0.1", 0)  # with Nagle's algorithm off, as uvicorn's own
     config = uvicorn.Config(
         http_application(rooms),
         log_level="error",
         access_log=False,
-        ws_per_message_deflate=compression,
     )
     print(listener.getsockname()[1], flush=True)
     await uvicorn.Server(config).serve(sockets=[listener])
@@ -273,14 +271,14 @@ async def _serve_starlette(rooms: Rooms, *, compression: bool) -> None:
 def main() -> None:
     """Serve until the process is ended."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("stack", choices=("direct", "starlette", "plain"))
+    parser.add_argument("stack", choices=("direct", "starlette"))
     parser.add_argument("--sync", default=None)
     arguments = parser.parse_args()
     rooms = Rooms(arguments.sync)
     if arguments.stack == "direct":
         asyncio.run(_serve_direct(rooms))
     else:
-        asyncio.run(_serve_starlette(rooms, compression=arguments.stack == "starlette"))
+        asyncio.run(_serve_starlette(rooms))
 
 
 if __name__ == "__main__":

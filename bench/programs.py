@@ -74,9 +74,9 @@ def bare(stack: str = "direct", *options: str) -> Iterator[Target]:
 
 
 def cpu_seconds(pid: int) -> float:
-    """What a process has computed so far, all threads, user and system (Linux)."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+    """What the threads of a process have computed so far, user and system (Linux)."""
+    ran = (each.read_text() for each in Path(f"/proc/{pid}/task").glob("*/schedstat"))
+    return sum(int(text.split()[0]) for text in ran) / 1e9
 
 
 def resident_bytes(pid: int) -> int:

@@ -14,6 +14,7 @@ import itertools
 import json
 import sys
 from collections.abc import Callable
+from enum import Enum
 from pathlib import Path
 from typing import Any
 
@@ -109,7 +110,7 @@ def _is_hidden(parameter: Any) -> bool:
 
 def _parameter(parameter: Any) -> str:
     if parameter.param_type_name == "argument":
-        name = parameter.human_readable_name
+        name = parameter.metavar if parameter.metavar is not None else parameter.name.upper()
     else:
         name = " / ".join([*parameter.opts, *parameter.secondary_opts])
     default = parameter.default
@@ -151,6 +152,8 @@ def _summary(value: Any) -> str:
 def _plain(value: Any) -> str:
     if value is None:
         return "none"
+    if isinstance(value, Enum):
+        value = value.value
     return ("yes" if value else "no") if isinstance(value, bool) else str(value)
 
 

@@ -10,7 +10,7 @@ Invariants
 - Ranges of one index do not overlap.
 - Without this module everything gives the same answers, only slower.
 
-Source: architecture.md 2.3.
+Source: docs/architecture.md, "Documents are bytes".
 """
 
 from __future__ import annotations

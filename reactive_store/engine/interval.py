@@ -4,7 +4,7 @@ An interval is half-open over byte strings: start <= key < end, end None meaning
 Keys of one index compare bytewise like the values they encode (`values.order`).
 
 `IntervalMap` is the index behind `reads.touches`: both must always give the same answer.
-Source: architecture.md 2.4.
+Source: docs/architecture.md, "One live query".
 """
 
 from __future__ import annotations

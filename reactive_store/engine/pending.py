@@ -4,7 +4,7 @@ What is here is missing from the persistence; what has become durable leaves in 
 raises the durable timestamp, so a read of "persistence, overlaid with pending" at one timestamp is
 the same before and after. Reads name their timestamp: commits accepted later are invisible.
 
-Source: architecture.md 2.2.
+Source: docs/architecture.md, "One mutation, from frame to transition".
 """
 
 from __future__ import annotations

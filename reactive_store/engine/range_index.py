@@ -4,7 +4,7 @@ A key is the encoded declared fields, then the creation time, then the 16 raw by
 document's internal id. Two documents therefore never share a key, and ties resolve by age, then id.
 `by_creation_time` declares no field; `by_id` is the table itself and has no keys of its own.
 
-Source: architecture.md 1; the order of values is `values.order`.
+Source: docs/architecture.md, "The idea"; the order of values is `values.order`.
 """
 
 from __future__ import annotations

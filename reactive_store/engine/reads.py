@@ -8,7 +8,7 @@ it was filtered by, if any. A commit touches a read when a written document's ol
 in the interval and that version passes the predicate. A predicate that raises counts as passed:
 the query would fail now, which its reader must be told.
 
-Source: architecture.md 1, 2.4; docs/decisions/0003-touches-is-the-one-overlap-test.md.
+Source: docs/architecture.md, "The idea" and "One live query".
 """
 
 from __future__ import annotations

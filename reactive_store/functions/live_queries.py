@@ -12,7 +12,7 @@ identity sends each caller to a query of its own, one that stops, or that ends a
 another one, sends its watchers to that other one. They move when they next ask for the answer.
 A failed answer is told to its watchers, but no newcomer is given one: it runs again for them.
 
-Source: architecture.md 2.4.
+Source: docs/architecture.md, "One live query".
 """
 
 from __future__ import annotations

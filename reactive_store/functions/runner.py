@@ -8,7 +8,7 @@
 What the app does wrong comes back as a `Failure`. What the deployment cannot do right now
 (overload, a failed disk, a timestamp too old) is raised, so that edges can close or answer 503.
 
-Source: architecture.md 2.2; docs/reference/functions.md for the texts.
+Source: docs/architecture.md, "One mutation, from frame to transition"; docs/reference/functions.md for the texts.
 """
 
 from __future__ import annotations

@@ -218,7 +218,7 @@ async def test_f7_ids_are_of_a_table_whether_the_document_exists_or_not(store: R
 
 async def test_f8_an_id_needs_an_existing_table(store: Running):
     text = await refused(store, "ofNever", id=await store.mutation("insert", table="a"))
-    assert "which does not match the table name in validator `v.id(\"never_made\")`." in text
+    assert 'which does not match the table name in validator `v.id("never_made")`.' in text
 
 
 async def test_f9_a_union_fails_as_a_whole(store: Running):

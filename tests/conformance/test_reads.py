@@ -263,8 +263,7 @@ async def test_f53_arithmetic_does_not_mix_numbers(store: Running):
     text = await refused(
         store, lambda ctx: kept(lambda f: f.eq(f.add(f.field("a"), 1.0), 2))(ctx).collect()
     )
-    assert "Cannot add 1n (type Int64) and 1" in text
-    assert "(type Float64)" in text
+    assert "Cannot add 1 (type Int64) and 1.0 (type Float64)" in text
 
 
 async def test_f54_a_filter_is_a_boolean(store: Running):
@@ -435,7 +434,10 @@ async def test_f69_a_cursor_belongs_to_its_query(store: Running):
         with pytest.raises(FailedCall) as caught:
             await store.reads(other)
         assert "InvalidCursor: Tried to run a query starting from a cursor" in str(caught.value)
-        assert caught.value.data == {"isConvexSystemError": True, "paginationError": "InvalidCursor"}
+        assert caught.value.data == {
+            "isConvexSystemError": True,
+            "paginationError": "InvalidCursor",
+        }
     assert "Failed to parse cursor" in await refused(store, lambda ctx: page(ctx, "random"))
 
 

@@ -556,8 +556,10 @@ async def test_an_index_under_construction_is_told_of_every_write(
     append = _SlowDisk.append
 
     async def record(self: _SlowDisk, commits: Sequence[Commit]) -> None:
-        for commit in commits:
-            written.append(tuple(e.present for e in commit.entries if e.index == 5000))
+        written.extend(
+            tuple(entry.present for entry in commit.entries if entry.index == 5000)
+            for commit in commits
+        )
         await append(self, commits)
 
     monkeypatch.setattr(_SlowDisk, "append", record)

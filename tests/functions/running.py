@@ -64,7 +64,9 @@ class FailedCall(Exception):
 
 
 def user(name: str, **claims: Any) -> Caller:
-    return Caller(Identity.from_attributes({"issuer": "https://id.test", "subject": name, **claims}))
+    return Caller(
+        Identity.from_attributes({"issuer": "https://id.test", "subject": name, **claims})
+    )
 
 
 def write_app(root: Path, modules: Mapping[str, str] | str, schema: str = "") -> App:
@@ -76,7 +78,9 @@ def write_app(root: Path, modules: Mapping[str, str] | str, schema: str = "") ->
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(_HEAD + textwrap.dedent(source), encoding="utf-8")
     if schema:
-        text = f"from reactive_store import define_schema, define_table, v\n{textwrap.dedent(schema)}"
+        text = (
+            f"from reactive_store import define_schema, define_table, v\n{textwrap.dedent(schema)}"
+        )
         (root / "schema.py").write_text(text, encoding="utf-8")
     return load_app(root)
 
@@ -114,7 +118,11 @@ class Running:
     ) -> AsyncIterator[Running]:
         app = write_app(root, modules, schema)
         settings = Settings(
-            app=root, data=root / "data", limits=limits or Limits(), redact=redact, durability="normal"
+            app=root,
+            data=root / "data",
+            limits=limits or Limits(),
+            redact=redact,
+            durability="normal",
         )
         below = None if on_disk else persistence or MemoryPersistence()
         backend = await Backend.open(settings, app=app, runtime=runtime, persistence=below)

@@ -1,4 +1,4 @@
-# ruff: noqa: F821, UP037 - Id["table"] names a table, it is no forward reference
+# ruff: noqa: UP037 - Id["table"] names a table, it is no forward reference
 """Annotations: which validator each form means, and what values become."""
 
 from __future__ import annotations

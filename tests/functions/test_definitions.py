@@ -119,7 +119,7 @@ async def test_calling_it_runs_the_handler_with_the_same_ctx():
 
 def test_annotations_become_an_object_with_wire_names():
     @query
-    async def find(ctx, experiment_id: Id["experiments"], limit: int = 100, by: str | None = None):  # noqa: F821
+    async def find(ctx, experiment_id: Id["experiments"], limit: int = 100, by: str | None = None):
         ...
 
     assert find.args == v.object(
@@ -136,7 +136,7 @@ async def test_arguments_arrive_under_their_python_names_as_annotated():
     async def everything(
         ctx,
         *,
-        experiment_id: Id["experiments"],  # noqa: F821
+        experiment_id: Id["experiments"],
         spans: list[Span],
         config: Config,
         options: Options,
@@ -335,7 +335,7 @@ async def test_named_and_other_arguments_mix():
 
 def test_only_returns_is_checked_and_the_annotation_is_a_hint():
     @query
-    async def hinted(ctx) -> list[Id["experiments"]]: ...  # noqa: F821
+    async def hinted(ctx) -> list[Id["experiments"]]: ...
 
     @query(returns={"name": v.string()})
     async def checked(ctx) -> int: ...
@@ -344,7 +344,7 @@ def test_only_returns_is_checked_and_the_annotation_is_a_hint():
     async def silent(ctx): ...
 
     @query
-    async def unknown(ctx) -> "Nowhere": ...  # noqa: F821
+    async def unknown(ctx) -> "Nowhere": ...
 
     @query
     async def odd(ctx) -> set[str]: ...

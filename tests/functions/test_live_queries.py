@@ -389,7 +389,11 @@ async def test_a_watch_with_a_journal_takes_up_the_page_where_it_ended(store: Ru
     before = await first_page(store, 2).result()
     await store.mutation("remove", id=ids[0])
     again = Watched(
-        store, "page", {"paginationOpts": {"numItems": 2, "cursor": None}}, user("u"), before.journal
+        store,
+        "page",
+        {"paginationOpts": {"numItems": 2, "cursor": None}},
+        user("u"),
+        before.journal,
     )
     assert texts(await again.read()) == ["1"]
 
@@ -424,7 +428,7 @@ async def test_a_redacted_failure_says_nothing(tmp_path: Path):
     async with Running.open(tmp_path, APP, schema=SCHEMA, redact=True) as store:
         result = await store.watch("broken").result()
         assert b"attempt" not in result.modification
-        assert b"] Server Error\"" in result.modification
+        assert b'] Server Error"' in result.modification
 
 
 async def test_a_timestamp_that_is_too_old_is_refused_and_nothing_hangs(store: Running):

@@ -1,0 +1,123 @@
+"""A SQLite connection that writes on a thread of its own, and the fate writers share.
+
+Work is handed over in whole pieces, one hop per piece and not per row. Several writers may share
+one `Health`: after the first write that fails, none of them writes again until the next start,
+since what the disk holds is not certain any more.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+from collections.abc import Callable
+from functools import partial
+from typing import TypeVar
+
+import aiosqlite
+
+from reactive_store.errors import StoreFailed
+
+__all__ = ["Health", "WriterThread"]
+
+T = TypeVar("T")
+
+
+class Health:
+    """Whether writing may go on. One per store; read and set on any thread."""
+
+    __slots__ = ("failure",)
+
+    def __init__(self) -> None:
+        self.failure: BaseException | None = None  # what ended writing; set once
+
+    def ensure(self) -> None:
+        """Raises   StoreFailed after a write has failed."""
+        if self.failure is not None:
+            raise StoreFailed(
+                f"An earlier write failed ({self.failure}); start the server again to write."
+            ) from self.failure
+
+    def fail(self, error: BaseException) -> None:
+        """No more writes, because of `error`; the first one is remembered."""
+        if self.failure is None:
+            self.failure = error
+
+    @staticmethod
+    def refused(error: BaseException) -> BaseException:
+        """`error` as whoever asked for the write should see it."""
+        if not isinstance(error, sqlite3.Error):
+            return error
+        failed = StoreFailed(
+            f"The data file did not take a write: {error}. No more writes are accepted until "
+            "the server is started again; make room on the disk or repair it first."
+        )
+        failed.__cause__ = error
+        return failed
+
+
+class WriterThread(aiosqlite.Connection):
+    """One connection and the thread it works on. Await it once before use."""
+
+    def __init__(self, connection: sqlite3.Connection, health: Health) -> None:
+        super().__init__(lambda: connection, iter_chunk_size=64)
+        self._health = health
+        # What was acknowledged is on disk, so a process that ends in a hurry need not wait for us.
+        self._thread.daemon = True
+
+    async def run(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        """The result of `work`, run after everything that was handed in before it."""
+        future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+        self._tx.put_nowait((future, partial(work, self._conn)))
+        return await future
+
+    def submit(self, work: Callable[[sqlite3.Connection], None]) -> None:
+        """Let `work` run; nobody waits for it."""
+        self._tx.put_nowait((None, partial(work, self._conn)))
+
+    async def write(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        """One transaction: all of `work`, or nothing and never again.
+
+        Raises   StoreFailed
+        """
+        try:
+            return await self.run(partial(self.transact, work))
+        except sqlite3.Error as error:
+            raise self._health.refused(error) from error
+
+    def transact(
+        self, work: Callable[[sqlite3.Connection], T], connection: sqlite3.Connection
+    ) -> T:
+        """On the thread: what `write` waits for."""
+        self._health.ensure()
+        try:
+            connection.execute("BEGIN IMMEDIATE")
+            result = work(connection)
+            connection.execute("COMMIT")
+        except BaseException as error:
+            self._health.fail(error)
+            _roll_back(connection)
+            raise
+        return result
+
+    def checkpoint(self, mode: str, connection: sqlite3.Connection) -> None:
+        """On the thread: copy the write-ahead log into the file; `mode` is SQLite's word.
+
+        A checkpoint that fails loses nothing, the log holds it all; but the disk is not trusted
+        any more.
+        """
+        if self._health.failure is not None:
+            return
+        try:
+            connection.execute(f"PRAGMA wal_checkpoint({mode})").fetchall()
+        except sqlite3.Error as error:
+            self._health.fail(error)
+
+
+def _roll_back(connection: sqlite3.Connection) -> None:
+    try:
+        # SQLite has often rolled back by itself, and a disk that fails may fail here again.
+        # Either way the log ends before this transaction, which is all that counts.
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+    except sqlite3.Error:
+        return
