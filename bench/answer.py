@@ -11,10 +11,9 @@ import platform
 import sqlite3
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from importlib.metadata import version
 from typing import Any
 
-import uvicorn
-import websockets
 
 __all__ = ["Answer", "Row", "machine", "median", "noise"]
 
@@ -86,12 +85,14 @@ class Answer:
         """For people: a line per row, then the notes."""
         lines = [f"{self.question}: {self.title}"]
         lines += [
-            f"  {row.name:<44}{row.ours:>11,.2f} of {row.ceiling:>11,.2f} {row.unit:<9}"
+            f"  {row.name:<44}{row.ours:>11,.2f} of {row.ceiling:>11,.2f} {row.unit:<11}"
             f"ratio {row.ratio:.2f}"
             for row in self.rows
         ]
         lines.append(f"  the ceiling moved by {self.noise:.0%} within this run")
-        lines += [f"  {name.replace('_', ' ')}: {_shown(each)}" for name, each in self.details.items()]
+        lines += [
+            f"  {name.replace('_', ' ')}: {_shown(each)}" for name, each in self.details.items()
+        ]
         return "\n".join(lines)
 
 
@@ -115,6 +116,6 @@ def machine() -> str:
     """What the figures were measured on."""
     return (
         f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores, "
-        f"Python {platform.python_version()}, uvicorn {uvicorn.__version__}, "
-        f"websockets {websockets.__version__}, SQLite {sqlite3.sqlite_version}"
+        f"Python {platform.python_version()}, uvicorn {version('uvicorn')}, "
+        f"websockets {version('websockets')}, SQLite {sqlite3.sqlite_version}"
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sqlite3
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 __all__ = ["fsync_rate", "sqlite_rate"]
@@ -13,9 +14,14 @@ __all__ = ["fsync_rate", "sqlite_rate"]
 def fsync_rate(folder: Path, seconds: float) -> float:
     """Appends of 4 KiB with fdatasync, one after the other, per second."""
     block = os.urandom(4096)
+
+    def write() -> None:
+        os.write(handle, block)
+        os.fdatasync(handle)
+
     handle = os.open(folder / "fsync-probe", os.O_CREAT | os.O_WRONLY | os.O_APPEND)
     try:
-        return _rate(lambda: (os.write(handle, block), os.fdatasync(handle)), seconds)
+        return _rate(write, seconds)
     finally:
         os.close(handle)
 
@@ -33,7 +39,7 @@ def sqlite_rate(folder: Path, seconds: float) -> float:
         connection.close()
 
 
-def _rate(act, seconds: float) -> float:
+def _rate(act: Callable[[], object], seconds: float) -> float:
     count, start = 0, time.perf_counter()
     while (now := time.perf_counter()) < start + seconds:
         act()

@@ -61,18 +61,20 @@ async def load(data: Path, first: int, last: int) -> dict[str, Any]:
         for begin in range(first, last, BATCH):
             documents, entries = [], []
             for number in range(begin, min(begin + BATCH, last)):
-                id = internal_id(number)
+                identity = internal_id(number)
                 document: dict[str, Any] = {
                     "_creationTime": _CREATED_MS + number,
-                    "_id": encode_id(table.number, id),
+                    "_id": encode_id(table.number, identity),
                     "sensor": float(number // PER_SENSOR),
                     "text": _TEXT,
                 }
                 value = orjson.dumps(document)
-                documents.append(DocumentWrite(table.number, id, value, is_insert=True))
-                suffix = encode_key(document["_creationTime"]) + id
+                documents.append(DocumentWrite(table.number, identity, value, is_insert=True))
+                suffix = encode_key(document["_creationTime"]) + identity
                 entries += [
-                    IndexWrite(index.id, key(document) + suffix, table.number, id, present=True)
+                    IndexWrite(
+                        index.id, key(document) + suffix, table.number, identity, present=True
+                    )
                     for index, key in table.encoders
                 ]
             ts += 1
@@ -99,7 +101,8 @@ async def probe(data: Path, documents: int) -> dict[str, Any]:
             begun = time.perf_counter()
             outcome = await backend.runner.query(path, encoded, _ANYBODY)
             took = time.perf_counter() - begun
-            assert isinstance(outcome, Success) and len(outcome.value) > 200, outcome
+            assert isinstance(outcome, Success), outcome
+            assert len(outcome.value) > 200, outcome
             return took
 
         def some_id() -> dict[str, Any]:
@@ -128,8 +131,12 @@ async def probe(data: Path, documents: int) -> dict[str, Any]:
 def main() -> None:
     """Do one of the two and print what it took."""
     what, data, *numbers = sys.argv[1:]
-    act = {"load": load, "probe": probe}[what]
-    print(json.dumps(asyncio.run(act(Path(data), *map(int, numbers)))))
+    if what == "load":
+        first, last = map(int, numbers)
+        answer = asyncio.run(load(Path(data), first, last))
+    else:
+        answer = asyncio.run(probe(Path(data), int(numbers[0])))
+    print(json.dumps(answer))
 
 
 if __name__ == "__main__":

@@ -96,7 +96,9 @@ class Session:
 class _Loop:
     """A closed loop of one session: the next write follows the answer, and the push if it comes."""
 
-    def __init__(self, session: Session, deadline: float, *, watches: bool, args: bytes = b"") -> None:
+    def __init__(
+        self, session: Session, deadline: float, *, watches: bool, args: bytes = b""
+    ) -> None:
         self._session = session
         self._deadline = deadline
         self._watches = watches
@@ -328,7 +330,9 @@ async def stream(port: int, pid: int, results: int, watchers: int) -> dict[str, 
     return answer
 
 
-async def idle(port: int, pid: int, connections: int, *, is_shared: bool = True) -> dict[str, float]:
+async def idle(
+    port: int, pid: int, connections: int, *, is_shared: bool = True
+) -> dict[str, float]:
     """What one more idle connection with one subscription adds to the server's memory."""
     run = uuid.uuid4()
     query, write = _POSTS

@@ -61,7 +61,8 @@ class Limits:
     request_record_seconds: float = 14 * 24 * 3600.0  # exactly-once records
     trim_rows: int = 2000  # versions and entries forgotten in one durable write
 
-    # The data file.
+    # The data files.
+    memtable_bytes: int = 64 * _MIB  # durable in the log, not yet in the tables; more waits
     page_cache_bytes: int = 64 * _MIB  # of each of the two connections
     mapped_bytes: int = 1024 * _MIB  # of the file read through the memory map
 

@@ -9,7 +9,8 @@ If a durable write fails, everything accepted and not yet durable fails with it,
 accepts no more: whether the write reached the disk is for recovery to find out. Whoever waits is
 always answered: by the write, by its failure, or because the deployment is closing.
 
-Source: docs/architecture.md, "One mutation, from frame to transition"; docs/decisions/0004-commit-and-durability.md.
+Source: docs/architecture.md, "One mutation, from frame to transition";
+docs/decisions/0004-commit-and-durability.md.
 """
 
 from __future__ import annotations

@@ -6,7 +6,8 @@
 One `Database` owns one persistence. It starts from what is durable there, and gives out timestamps
 that never go back, across restarts too.
 
-Source: docs/architecture.md, "One mutation, from frame to transition"; the deep module of this package.
+Source: docs/architecture.md, "One mutation, from frame to transition"; the deep module of this
+package.
 """
 
 from __future__ import annotations

@@ -34,9 +34,8 @@ class _KeyVersions:
         if versions is None:
             self.versions[key] = [(ts, row)]
             insort(self.keys, key)
-        elif versions[-1][0] == ts:
-            versions[-1] = (ts, row)
         else:
+            # One commit writes a key once: keys end in the id of their document.
             versions.append((ts, row))
 
     def forget(self, key: bytes, ts: int) -> None:
@@ -79,8 +78,9 @@ class PendingCommits:
                 if old is not None and old != new:
                     of_index.add(old, commit.ts, None)
                 if new is not None:
-                    assert change.new is not None
-                    of_index.add(new, commit.ts, change.new._replace(key=new))
+                    row = change.new
+                    assert row is not None
+                    of_index.add(new, commit.ts, Row(new, row.id, row.ts, row.value))
 
     def retire(self, durable_ts: int) -> None:
         """Let go of everything up to the durable timestamp."""

@@ -140,13 +140,15 @@ class Staging:
                 overlay = self._overlays[index] = _Overlay()
             for key in keys:
                 overlay.put(key, None)
-        if document.after is not None:
+        after = document.after
+        if after is not None:
             name = document.table.name
-            self._overlays[(name, BY_ID)].put(document.id, document.after)
+            self._overlays[(name, BY_ID)].put(document.id, after)
             for (index_object, _), key in zip(
                 document.table.encoders, document.after_keys, strict=True
             ):
-                self._overlays[(name, index_object.name)].put(key, document.after._replace(key=key))
+                row = Row(key, after.id, after.ts, after.value)
+                self._overlays[(name, index_object.name)].put(key, row)
 
     @staticmethod
     def _keys_by_index(document: StagedDocument) -> Iterator[tuple[IndexName, tuple[bytes, ...]]]:

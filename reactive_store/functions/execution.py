@@ -62,11 +62,12 @@ class CallChecks:
 
         Raises   RefusedCall with the text clients of Convex see
         """
-        path = display_path(function.path)
         try:
             canonical = dict(function.canonical_args(args))
         except BadRequest as error:
-            raise RefusedCall(f"Invalid arguments for {path}: {error.message}") from error
+            raise RefusedCall(
+                f"Invalid arguments for {display_path(function.path)}: {error.message}"
+            ) from error
         try:
             function.args.check(canonical, tables)
             return function.bind(canonical)
@@ -85,13 +86,14 @@ class CallChecks:
         """
         if isinstance(result, Query):
             raise BadRequest(UNRUN_QUERY, code="ReturnedQuery")
-        path = display_path(function.path)
         try:
             if function.returns is None:
                 return normalize_keeping_encoded(result)
             value = normalize(result)
         except BadRequest as error:
-            raise RefusedCall(f"Function {path} return value invalid: {error.message}") from error
+            raise RefusedCall(
+                f"Function {display_path(function.path)} return value invalid: {error.message}"
+            ) from error
         try:
             function.returns.check(value, tables)
         except BadRequest as error:
@@ -213,7 +215,16 @@ class Execution(Forgetful):
         finally:
             self.journal_out = reader.journal_out
         CallChecks.awaited(self, self._app)
-        self._warn_of_limits()
+        transaction = self.transaction
+        usage, limits = transaction.usage, transaction.limits
+        if (
+            usage.read_documents * 5 > limits.read_documents * 4
+            or usage.read_bytes * 5 > limits.read_bytes * 4
+            or usage.written_documents * 5 > limits.written_documents * 4
+            or usage.written_bytes * 5 > limits.written_bytes * 4
+            or len(transaction.read_set()) * 5 > limits.read_intervals * 4
+        ):
+            self._warn_of_limits()
         return result
 
     async def nested(
@@ -293,7 +304,7 @@ class Execution(Forgetful):
             if depth == 1:
                 result = await Metered(
                     handler,
-                    path=display_path(function.path),
+                    path=function.path,
                     watchdog=environs.watchdog,
                     seconds=environs.limits.mutation_seconds,
                 )
@@ -301,8 +312,9 @@ class Execution(Forgetful):
                 result = await handler
         finally:
             scope = reader.close()
-        CallChecks.awaited(scope, self._app)
-        CallChecks.awaited(calls, self._app)
+        if scope.forgotten or calls.forgotten:
+            CallChecks.awaited(scope, self._app)
+            CallChecks.awaited(calls, self._app)
         return CallChecks.result(function, result, transaction)
 
 

@@ -366,23 +366,23 @@ class LiveQueries:
             watch._report()
 
     def _encoded(self, outcome: Outcome) -> LiveResult:
-        lines = dumps(list(outcome.log_lines)) if outcome.log_lines else b"[]"
+        lines = b"[]"
+        if outcome.log_lines and not self._redact:
+            lines = dumps(list(outcome.log_lines))
         journal = b"null" if outcome.journal is None else dumps(outcome.journal)
-        shown = b"[]" if self._redact else lines
-        tail = b',"logLines":' + shown + b',"journal":' + journal + b"}"
+        has_failed = isinstance(outcome, Failure)
         digest = blake2b(digest_size=16)
+        # Answers are long: they are copied once, by the join.
         if isinstance(outcome, Failure):
             request_id = self._runtime.random_bytes(8).hex()
             text = client_message(outcome, request_id, redact=self._redact)
-            head = b'"errorMessage":' + dumps(text)
-            if outcome.data is not None:
-                head += b',"errorData":' + outcome.data
-            digest.update(b"failed\0" + outcome.message.encode() + b"\0" + shown)
-            if outcome.data is not None:
-                digest.update(b"\0" + outcome.data)
+            data = b"" if outcome.data is None else b',"errorData":' + outcome.data
+            parts = (b'"errorMessage":', dumps(text), data)
+            digest.update(b"\0".join((b"failed", outcome.message.encode(), data)))
         else:
-            head = b'"value":' + outcome.value
-            digest.update(outcome.value + b"\0" + shown)
-        return LiveResult(
-            head + tail, isinstance(outcome, Failure), digest.digest(), outcome.journal
-        )
+            parts = (b'"value":', outcome.value, b"")
+            digest.update(outcome.value)
+        digest.update(b"\0")
+        digest.update(lines)
+        modification = b"".join((*parts, b',"logLines":', lines, b',"journal":', journal, b"}"))
+        return LiveResult(modification, has_failed, digest.digest(), outcome.journal)

@@ -27,6 +27,7 @@ from types import FrameType
 from typing import Any, Generic, NamedTuple, TypeVar
 
 from reactive_store.errors import BadRequest
+from reactive_store.functions.names import display_path
 
 __all__ = ["FunctionTimeout", "Metered", "Place", "Watchdog"]
 
@@ -200,7 +201,7 @@ class Metered(Generic[T]):
         seconds: float,
     ) -> None:
         self._coroutine = coroutine
-        self._path = path  # as users read it
+        self._path = path  # canonical
         self._watchdog = watchdog  # None: may compute as long as it likes (actions)
         self._seconds = seconds  # how long it may wait, from the first wait on
 
@@ -217,7 +218,8 @@ class Metered(Generic[T]):
                     return stop.value  # type: ignore[no-any-return]
                 except SystemExit as error:
                     raise BadRequest(
-                        f"{self._path} tried to exit the process.", code="FunctionExited"
+                        f"{display_path(self._path)} tried to exit the process.",
+                        code="FunctionExited",
                     ) from error
                 if deadline is None:
                     deadline = _Deadline(self._seconds, coroutine)
@@ -273,7 +275,9 @@ class Metered(Generic[T]):
 
     def _timeout(self, seconds: float, stack: tuple[Place, ...]) -> FunctionTimeout:
         return FunctionTimeout(
-            f"Function execution timed out (maximum duration: {seconds:g}s): {self._path}", stack
+            f"Function execution timed out (maximum duration: {seconds:g}s): "
+            f"{display_path(self._path)}",
+            stack,
         )
 
 

@@ -8,7 +8,8 @@
 What the app does wrong comes back as a `Failure`. What the deployment cannot do right now
 (overload, a failed disk, a timestamp too old) is raised, so that edges can close or answer 503.
 
-Source: docs/architecture.md, "One mutation, from frame to transition"; docs/reference/functions.md for the texts.
+Source: docs/architecture.md, "One mutation, from frame to transition"; docs/reference/functions.md
+for the texts.
 """
 
 from __future__ import annotations
@@ -267,7 +268,7 @@ class Runner:
         )
         result = await Metered(
             function.handler(context, **kwargs),
-            path=display_path(function.path),
+            path=function.path,
             watchdog=None,
             seconds=self._limits.action_seconds,
         )

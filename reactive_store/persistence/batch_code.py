@@ -28,7 +28,8 @@ __all__ = ["decode_batch", "encode_batch"]
 
 _VERSION: Final = 1
 _HEAD: Final = struct.Struct("<BII")  # version, checksum, number of integers
-_DELETED: Final, _INSERTED: Final = 1, 2  # flags of a document write
+_DELETED: Final = 1  # flags of a document write
+_INSERTED: Final = 2
 
 
 def encode_batch(commits: Sequence[Commit]) -> bytes:

@@ -1,8 +1,10 @@
-"""The data file: how it is recognised, made and opened.
+"""The data file and its log: how they are recognised, made and opened.
 
-Two numbers in the file's header say what it is: SQLite's `application_id` names the product,
-`user_version` the format. Both are read before anything is written, so a file of somebody else or
-of a newer version stays as it was.
+Two numbers in a file's header say what it is: SQLite's `application_id` names the product and the
+kind of file, `user_version` the format. Both are read before anything is written, so a file of
+somebody else or of a newer version stays as it was. A data file of format 1 had no log beside it;
+its tables are the same, so it is used as it is and marked, and from then on an older version of the
+product, which would not read the log, refuses it.
 """
 
 from __future__ import annotations
@@ -15,37 +17,54 @@ from reactive_store.errors import BadRequest
 from reactive_store.limits import Limits
 from reactive_store.persistence.statements import load_statements
 
-__all__ = ["FORMAT_VERSION", "Synchronous", "connect_reader", "connect_writer"]
+__all__ = ["FORMAT_VERSION", "Synchronous", "connect_log", "connect_reader", "connect_writer"]
 
 Synchronous = Literal["FULL", "NORMAL"]
 """FULL: a commit waits for the disk. NORMAL: loss of power may take the newest commits with it
 (never half of one, and never out of order); the end of the process alone takes nothing."""
 
-FORMAT_VERSION: Final = 1
-_APPLICATION_ID: Final = 0x52535430  # "RST0"
+FORMAT_VERSION: Final = 2  # of the data file and of the log
+_DATA_ID: Final = 0x52535430  # "RST0"
+_LOG_ID: Final = 0x5253544C  # "RSTL"
 _PREPARED: Final = 256  # prepared statements kept per connection; there are fewer
 
 
 def connect_writer(path: Path, synchronous: Synchronous, limits: Limits) -> sqlite3.Connection:
-    """The connection that writes; the file is made when it is missing.
+    """The connection that writes the tables; the file is made when it is missing.
 
     Raises   BadRequest[DataDirectoryTooNew] when a newer version of the product wrote the file,
              BadRequest[DataFileUnreadable] when it is damaged, foreign or out of reach
     """
+    return _connect(path, _DATA_ID, "create", synchronous, limits)
+
+
+def connect_log(path: Path, synchronous: Synchronous, limits: Limits) -> sqlite3.Connection:
+    """A connection that writes the log; the file is made when it is missing.
+
+    Raises   BadRequest as `connect_writer` does
+    """
+    return _connect(path, _LOG_ID, "create_log", synchronous, limits)
+
+
+def _connect(
+    path: Path, application: int, creation: str, synchronous: Synchronous, limits: Limits
+) -> sqlite3.Connection:
     connection: sqlite3.Connection | None = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         connection = sqlite3.connect(
             path, isolation_level=None, check_same_thread=False, cached_statements=_PREPARED
         )
-        is_new = _inspect(connection, path)
+        version = _inspect(connection, path, application)
         _configure(connection, limits)
         connection.execute(f"PRAGMA synchronous = {synchronous}")
         # Checkpoints are the writer's to time, and a log that once grew is cut down again.
         connection.execute("PRAGMA wal_autocheckpoint = 0")
         connection.execute(f"PRAGMA journal_size_limit = {limits.page_cache_bytes}")
-        if is_new:
-            _create(connection)
+        if version == 0:
+            _create(connection, application, load_statements("sqlite")[creation])
+        elif version < FORMAT_VERSION:
+            connection.execute(f"PRAGMA user_version = {FORMAT_VERSION}")
     except (sqlite3.Error, OSError) as error:
         if connection is not None:
             connection.close()
@@ -70,8 +89,8 @@ def connect_reader(path: Path, limits: Limits) -> sqlite3.Connection:
     return connection
 
 
-def _inspect(connection: sqlite3.Connection, path: Path) -> bool:
-    """Whether the file is empty. Raises when it is not ours to use."""
+def _inspect(connection: sqlite3.Connection, path: Path, expected: int) -> int:
+    """The file's format; 0 when it is empty. Raises when it is not ours to use."""
     application, version, tables = (
         connection.execute(question).fetchone()[0]
         for question in (
@@ -87,8 +106,8 @@ def _inspect(connection: sqlite3.Connection, path: Path) -> bool:
                 "Put the data directory on a local disk.",
                 code="DataFileUnreadable",
             )
-        return True
-    if application != _APPLICATION_ID:
+        return 0
+    if application != expected:
         raise BadRequest(
             f"{path} is not a data file of reactive_store. Choose another data directory, "
             "or move the file away.",
@@ -101,7 +120,7 @@ def _inspect(connection: sqlite3.Connection, path: Path) -> bool:
             "another data directory. Nothing was changed.",
             code="DataDirectoryTooNew",
         )
-    return False
+    return int(version)
 
 
 def _configure(connection: sqlite3.Connection, limits: Limits) -> None:
@@ -110,12 +129,12 @@ def _configure(connection: sqlite3.Connection, limits: Limits) -> None:
     connection.execute("PRAGMA temp_store = MEMORY")
 
 
-def _create(connection: sqlite3.Connection) -> None:
+def _create(connection: sqlite3.Connection, application: int, tables: str) -> None:
     """Make the tables and say what the file is, in one transaction."""
     connection.executescript(
         "BEGIN IMMEDIATE;\n"
-        f"{load_statements('sqlite')['create']}\n"
-        f"PRAGMA application_id = {_APPLICATION_ID};\n"
+        f"{tables}\n"
+        f"PRAGMA application_id = {application};\n"
         f"PRAGMA user_version = {FORMAT_VERSION};\n"
         "COMMIT;"
     )

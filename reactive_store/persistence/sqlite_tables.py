@@ -13,7 +13,6 @@ Source: SQLite's documentation of write-ahead logging, and docs/architecture.md.
 
 from __future__ import annotations
 
-import asyncio
 import sqlite3
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -21,7 +20,7 @@ from pathlib import Path
 from typing import Any, Final, TypeVar
 
 from reactive_store.limits import Limits
-from reactive_store.persistence.contract import Commit, IndexId, Row, TableNumber, Timestamp
+from reactive_store.persistence.contract import Commit, IndexId, Row, TableNumber
 from reactive_store.persistence.sqlite_format import (
     Synchronous,
     connect_reader,
@@ -109,7 +108,7 @@ class SqliteTables:
         """
         # Here and not on the thread: if it fails, no thread is left behind that the loop would have
         # to outlive. Opening takes a moment, and nobody is served before it is done.
-        connection = connect_writer(path, limits)
+        connection = connect_writer(path, "NORMAL", limits)
         thread = WriterThread(connection, health)
         await thread
         try:

@@ -17,7 +17,7 @@ import aiosqlite
 
 from reactive_store.errors import StoreFailed
 
-__all__ = ["Health", "WriterThread"]
+__all__ = ["Health", "WriterThread", "refused"]
 
 T = TypeVar("T")
 
@@ -42,18 +42,6 @@ class Health:
         if self.failure is None:
             self.failure = error
 
-    @staticmethod
-    def refused(error: BaseException) -> BaseException:
-        """`error` as whoever asked for the write should see it."""
-        if not isinstance(error, sqlite3.Error):
-            return error
-        failed = StoreFailed(
-            f"The data file did not take a write: {error}. No more writes are accepted until "
-            "the server is started again; make room on the disk or repair it first."
-        )
-        failed.__cause__ = error
-        return failed
-
 
 class WriterThread(aiosqlite.Connection):
     """One connection and the thread it works on. Await it once before use."""
@@ -74,43 +62,67 @@ class WriterThread(aiosqlite.Connection):
         """Let `work` run; nobody waits for it."""
         self._tx.put_nowait((None, partial(work, self._conn)))
 
-    async def write(self, work: Callable[[sqlite3.Connection], T]) -> T:
+    async def write(
+        self, work: Callable[[sqlite3.Connection], T], *, synchronous: str | None = None
+    ) -> T:
         """One transaction: all of `work`, or nothing and never again.
+
+        `synchronous`: SQLite's word for how it waits for the disk; the connection's own if None.
 
         Raises   StoreFailed
         """
         try:
-            return await self.run(partial(self.transact, work))
+            return await self.run(partial(self._transact, work, synchronous))
         except sqlite3.Error as error:
-            raise self._health.refused(error) from error
+            raise refused(error) from error
 
-    def transact(
-        self, work: Callable[[sqlite3.Connection], T], connection: sqlite3.Connection
+    def _transact(
+        self,
+        work: Callable[[sqlite3.Connection], T],
+        synchronous: str | None,
+        connection: sqlite3.Connection,
     ) -> T:
-        """On the thread: what `write` waits for."""
+        """On the thread."""
         self._health.ensure()
         try:
+            if synchronous is not None:
+                (before,) = connection.execute("PRAGMA synchronous").fetchone()
+                connection.execute(f"PRAGMA synchronous = {synchronous}")
             connection.execute("BEGIN IMMEDIATE")
             result = work(connection)
             connection.execute("COMMIT")
+            if synchronous is not None:
+                connection.execute(f"PRAGMA synchronous = {before}")
         except BaseException as error:
             self._health.fail(error)
             _roll_back(connection)
             raise
         return result
 
-    def checkpoint(self, mode: str, connection: sqlite3.Connection) -> None:
+    def checkpoint(self, mode: str, connection: sqlite3.Connection) -> bool:
         """On the thread: copy the write-ahead log into the file; `mode` is SQLite's word.
+
+        Returns whether all of it was copied, and so is durable.
 
         A checkpoint that fails loses nothing, the log holds it all; but the disk is not trusted
         any more.
         """
         if self._health.failure is not None:
-            return
+            return False
         try:
-            connection.execute(f"PRAGMA wal_checkpoint({mode})").fetchall()
+            _, pages, copied = connection.execute(f"PRAGMA wal_checkpoint({mode})").fetchone()
         except sqlite3.Error as error:
             self._health.fail(error)
+            return False
+        return bool(pages == copied)
+
+
+def refused(error: sqlite3.Error) -> StoreFailed:
+    """What whoever asked for the write is told."""
+    return StoreFailed(
+        f"The data file did not take a write: {error}. No more writes are accepted until the "
+        "server is started again; make room on the disk or repair it first."
+    )
 
 
 def _roll_back(connection: sqlite3.Connection) -> None:

@@ -529,9 +529,9 @@ async def test_f180_each_write_of_one_document_counts(tmp_path: Path):
     async with Running.open(tmp_path, {"m": APP, "inline": INLINE}, limits=SMALL) as store:
 
         async def body(ctx: Any) -> None:
-            id = await ctx.db.insert("a", {"n": 0})
+            ident = await ctx.db.insert("a", {"n": 0})
             for n in range(1, 11):
-                await ctx.db.patch(id, {"n": n})
+                await ctx.db.patch(ident, {"n": n})
 
         with pytest.raises(FailedCall, match=r"Too many writes .* \(limit: 10\)"):
             await store.writes(body)

@@ -60,41 +60,41 @@ async def names(store: Running, make: Any) -> list[Any]:
 
 
 async def test_f30_get_of_what_is_not_there(store: Running):
-    (id,) = await put(store, {})
-    await store.writes(lambda ctx: ctx.db.delete(id))
-    assert await store.reads(lambda ctx: ctx.db.get(id)) is None
+    (ident,) = await put(store, {})
+    await store.writes(lambda ctx: ctx.db.delete(ident))
+    assert await store.reads(lambda ctx: ctx.db.get(ident)) is None
     assert "Invalid argument `id` for `db.get`: Unable to decode ID: " in await refused(
         store, lambda ctx: ctx.db.get("junk!")
     )
-    unknown = encode_unknown(id)
+    unknown = encode_unknown(ident)
     assert await store.reads(lambda ctx: ctx.db.get(unknown)) is None
 
 
-def encode_unknown(id: str) -> str:
+def encode_unknown(ident: str) -> str:
     from reactive_store.values.ids import decode_id, encode_id
 
-    return encode_id(19999, decode_id(id).internal_id)
+    return encode_id(19999, decode_id(ident).internal_id)
 
 
 async def test_f31_get_with_the_wrong_table(store: Running):
-    (id,) = await put(store, {}, table="other")
-    text = await refused(store, lambda ctx: ctx.db.get("t", id))
+    (ident,) = await put(store, {}, table="other")
+    text = await refused(store, lambda ctx: ctx.db.get("t", ident))
     assert 'expected to be an Id<"t">, got Id<"other"> instead.' in text
-    assert (await store.reads(lambda ctx: ctx.db.get("other", id)))["_id"] == id
+    assert (await store.reads(lambda ctx: ctx.db.get("other", ident)))["_id"] == ident
 
 
 async def test_f32_normalize_id(store: Running):
-    (id,) = await put(store, {})
+    (ident,) = await put(store, {})
     (of_other,) = await put(store, {}, table="other")
-    await store.writes(lambda ctx: ctx.db.delete(id))
+    await store.writes(lambda ctx: ctx.db.delete(ident))
 
     async def body(ctx: Any) -> list[Any]:
         return [
             ctx.db.normalize_id(*pair)
-            for pair in (("t", id), ("t", of_other), ("t", "junk"), ("nope", id))
+            for pair in (("t", ident), ("t", of_other), ("t", "junk"), ("nope", ident))
         ]
 
-    assert await store.reads(body) == [id, None, None, None]
+    assert await store.reads(body) == [ident, None, None, None]
 
 
 async def test_f33_system_tables_have_a_reader_of_their_own(store: Running):

@@ -57,9 +57,9 @@ async def refused(store: Running, body: Any) -> str:
 
 
 async def test_f79_system_fields_are_not_the_authors(store: Running):
-    (id,) = await put(store, {})
+    (ident,) = await put(store, {})
     for fields, text in (
-        ({"_id": id}, "doesn't match '_id' field"),
+        ({"_id": ident}, "doesn't match '_id' field"),
         ({"_creationTime": 1}, "doesn't match '_creationTime' field"),
         ({"_x": 1}, "Field '_x' starts with an underscore, which is only allowed for system"),
     ):
@@ -74,50 +74,50 @@ async def test_f80_system_tables_are_read_only(store: Running):
 
 
 async def test_f81_a_patch_removes_unset_and_replaces_objects_whole(store: Running):
-    (id,) = await put(store, {"a": 1, "b": 2, "o": {"p": 1, "q": 2}})
-    await store.writes(lambda ctx: ctx.db.patch(id, {"a": UNSET, "o": {"p": 3}, "c": 4}))
+    (ident,) = await put(store, {"a": 1, "b": 2, "o": {"p": 1, "q": 2}})
+    await store.writes(lambda ctx: ctx.db.patch(ident, {"a": UNSET, "o": {"p": 3}, "c": 4}))
     (document,) = await everything(store)
     fields = {name: value for name, value in document.items() if not name.startswith("_")}
     assert fields == {"b": 2, "c": 4, "o": {"p": 3}}
 
 
 async def test_f82_a_document_must_be_there_to_be_changed(store: Running):
-    (id,) = await put(store, {})
-    await store.writes(lambda ctx: ctx.db.delete(id))
+    (ident,) = await put(store, {})
+    await store.writes(lambda ctx: ctx.db.delete(ident))
     for body, verb in (
-        (lambda ctx: ctx.db.patch(id, {}), "Update"),
-        (lambda ctx: ctx.db.replace(id, {}), "Replace"),
-        (lambda ctx: ctx.db.delete(id), "Delete"),
+        (lambda ctx: ctx.db.patch(ident, {}), "Update"),
+        (lambda ctx: ctx.db.replace(ident, {}), "Replace"),
+        (lambda ctx: ctx.db.delete(ident), "Delete"),
     ):
-        assert f"{verb} on nonexistent document ID {id}" in await refused(store, body)
+        assert f"{verb} on nonexistent document ID {ident}" in await refused(store, body)
 
 
 async def test_f83_replace_keeps_the_identity(store: Running):
-    (id,) = await put(store, {"a": 1, "b": 2})
+    (ident,) = await put(store, {"a": 1, "b": 2})
     (before,) = await everything(store)
-    await store.writes(lambda ctx: ctx.db.replace(id, {"c": 3}))
+    await store.writes(lambda ctx: ctx.db.replace(ident, {"c": 3}))
     (after,) = await everything(store)
-    assert after == {"_id": id, "_creationTime": before["_creationTime"], "c": 3}
+    assert after == {"_id": ident, "_creationTime": before["_creationTime"], "c": 3}
 
 
 async def test_f84_a_write_that_changes_nothing_is_none(store: Running):
-    (id,) = await put(store, {"a": 1})
-    watch = store.watches(lambda ctx: ctx.db.get(id))
+    (ident,) = await put(store, {"a": 1})
+    watch = store.watches(lambda ctx: ctx.db.get(ident))
     await watch.read()
-    await store.writes(lambda ctx: ctx.db.patch(id, {"a": 1}))
-    await store.writes(lambda ctx: ctx.db.replace(id, {"a": 1}))
+    await store.writes(lambda ctx: ctx.db.patch(ident, {"a": 1}))
+    await store.writes(lambda ctx: ctx.db.replace(ident, {"a": 1}))
     assert watch.told == 0
 
 
 async def test_f85_the_table_may_be_named_and_must_be_right(store: Running):
-    (id,) = await put(store, {"name": "x"}, table="strict")
+    (ident,) = await put(store, {"name": "x"}, table="strict")
     for body in (
-        lambda ctx: ctx.db.patch("t", id, {}),
-        lambda ctx: ctx.db.replace("t", id, {}),
-        lambda ctx: ctx.db.delete("t", id),
+        lambda ctx: ctx.db.patch("t", ident, {}),
+        lambda ctx: ctx.db.replace("t", ident, {}),
+        lambda ctx: ctx.db.delete("t", ident),
     ):
         assert 'expected to be an Id<"t">, got Id<"strict"> instead.' in await refused(store, body)
-    await store.writes(lambda ctx: ctx.db.patch("strict", id, {"age": 3}))
+    await store.writes(lambda ctx: ctx.db.patch("strict", ident, {"age": 3}))
     assert (await everything(store, "strict"))[0]["age"] == 3
 
 
@@ -155,11 +155,11 @@ async def test_f87_documents_have_bounds(store: Running):
 
 async def test_f88_own_writes_are_seen_by_nobody_else(store: Running):
     async def body(ctx: Any) -> list[Any]:
-        id = await ctx.db.insert("t", {"a": 1})
+        ident = await ctx.db.insert("t", {"a": 1})
         others = len(await everything(store))
-        await ctx.db.patch(id, {"a": 2})
+        await ctx.db.patch(ident, {"a": 2})
         return [
-            (await ctx.db.get(id))["a"],
+            (await ctx.db.get(ident))["a"],
             len(await ctx.db.query("t").with_index("by_a", a=1).collect()),
             len(await ctx.db.query("t").with_index("by_a", a=2).collect()),
             others,
@@ -171,12 +171,12 @@ async def test_f88_own_writes_are_seen_by_nobody_else(store: Running):
 
 async def test_f89_what_writes_return(store: Running):
     async def body(ctx: Any) -> list[Any]:
-        id = await ctx.db.insert("t", {})
+        ident = await ctx.db.insert("t", {})
         return [
-            id == (await ctx.db.get(id))["_id"],
-            await ctx.db.patch(id, {"a": 1}),
-            await ctx.db.replace(id, {}),
-            await ctx.db.delete(id),
+            ident == (await ctx.db.get(ident))["_id"],
+            await ctx.db.patch(ident, {"a": 1}),
+            await ctx.db.replace(ident, {}),
+            await ctx.db.delete(ident),
         ]
 
     assert await store.writes(body) == [True, None, None, None]
@@ -249,12 +249,12 @@ async def test_f93_a_failed_child_gives_its_budget_back_but_its_reads_stay(tmp_p
 
 
 async def test_f95_two_that_read_and_write_one_document_both_succeed(store: Running):
-    (id,) = await put(store, {"n": 0})
+    (ident,) = await put(store, {"n": 0})
 
     async def add(ctx: Any) -> int:
-        n = (await ctx.db.get(id))["n"]
+        n = (await ctx.db.get(ident))["n"]
         await asyncio.sleep(0.002)
-        await ctx.db.patch(id, {"n": n + 1})
+        await ctx.db.patch(ident, {"n": n + 1})
         return int(n)
 
     assert sorted(await asyncio.gather(*(store.writes(add) for _ in range(6)))) == list(range(6))
@@ -289,18 +289,18 @@ async def test_f97_an_empty_range_is_read_too(store: Running):
 
 
 async def test_f98_whoever_keeps_losing_wins_in_the_end(store: Running):
-    (id,) = await put(store, {"n": 0})
+    (ident,) = await put(store, {"n": 0})
     stop = asyncio.Event()
     runs = []
 
     async def quick(ctx: Any) -> None:
-        await ctx.db.patch(id, {"n": (await ctx.db.get(id))["n"] + 1})
+        await ctx.db.patch(ident, {"n": (await ctx.db.get(ident))["n"] + 1})
 
     async def slow(ctx: Any) -> None:
         runs.append(1)
-        n = (await ctx.db.get(id))["n"]
+        n = (await ctx.db.get(ident))["n"]
         await asyncio.sleep(0.005)
-        await ctx.db.patch(id, {"n": n + 1000})
+        await ctx.db.patch(ident, {"n": n + 1000})
 
     async def storm() -> None:
         while not stop.is_set():

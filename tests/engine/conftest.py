@@ -23,9 +23,7 @@ def limits() -> Limits:
 
 
 @pytest.fixture(params=["memory", "sqlite"])
-async def persistence(
-    request: pytest.FixtureRequest, tmp_path: Path
-) -> AsyncIterator[Persistence]:
+async def persistence(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Persistence]:
     """Every implementation in turn."""
     if request.param == "memory":
         yield MemoryPersistence()

@@ -439,12 +439,14 @@ async def test_after_a_failure_the_durable_state_is_all_there_is(
 
 async def test_those_who_wait_for_room_hear_of_a_failure(disk: _SlowDisk) -> None:
     database = await Database.open(disk, runtime=SystemRuntime(), limits=Limits(pending_commits=1))
-    await insert(database)
+    first_ts = await insert(database)
     disk.may_write.clear()
     first = insert(database)
     await turns()
     waiting = insert(database)
+    impatient = asyncio.ensure_future(database.committer.wait_durable(first_ts + 1))
     await turns()
+    impatient.cancel()
     disk.is_full = True
     disk.may_write.set()
     for task in (first, waiting):

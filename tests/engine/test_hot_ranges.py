@@ -29,7 +29,9 @@ class _Stored:
         self, start: bytes, end: bytes | None, *, descending: bool, limit: int
     ) -> tuple[list[Row], bytes | None]:
         keys = sorted(self.rows)
-        found = keys[bisect_left(keys, start) : len(keys) if end is None else bisect_left(keys, end)]
+        found = keys[
+            bisect_left(keys, start) : len(keys) if end is None else bisect_left(keys, end)
+        ]
         if descending:
             found.reverse()
         taken = [self.rows[key] for key in found[:limit]]
@@ -78,9 +80,7 @@ def test_memory_answers_as_the_store_does_or_not_at_all(budget: int, steps: list
                     assert known == (truth,)
             case ("read", start, end, descending, limit):
                 truth = stored.page(start, end, descending=descending, limit=limit)
-                known = hot.page(
-                    INDEX, start, end, stored.ts, descending=descending, limit=limit
-                )
+                known = hot.page(INDEX, start, end, stored.ts, descending=descending, limit=limit)
                 if known is None:
                     hot.keep_page(INDEX, start, end, stored.ts, *truth, descending=descending)
                 else:

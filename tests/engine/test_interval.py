@@ -128,3 +128,20 @@ def test_ranges_within_each_other_take_memory_by_their_number() -> None:
     tracemalloc.stop()
     assert used < 4000 * 1000
     assert sum(1 for _ in of_keys.stab(b"\xff")) == 4000
+
+
+def test_prefixes_of_one_length_are_counted_together() -> None:
+    of_keys: IntervalMap[str] = IntervalMap()
+    for item in ("ab", "cd", "xyz"):
+        of_keys.add(prefix_interval(item.encode()), len(item), item)
+        of_keys.check()
+    assert [list(of_keys.stab(key)) for key in (b"abc", b"cd", b"xyzz", b"x")] == [
+        ["ab"],
+        ["cd"],
+        ["xyz"],
+        [],
+    ]
+    for item in ("ab", "xyz", "cd"):
+        of_keys.remove(prefix_interval(item.encode()), len(item), item)
+        of_keys.check()
+    assert len(of_keys) == 0

@@ -17,7 +17,8 @@ gates = {}
 
 @query
 async def listing(ctx, room: str) -> list:
-    return [m["text"] for m in await ctx.db.query("messages").with_index("by_room", room=room).collect()]
+    found = await ctx.db.query("messages").with_index("by_room", room=room).collect()
+    return [m["text"] for m in found]
 
 @query
 async def starred(ctx) -> list:

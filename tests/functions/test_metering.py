@@ -7,6 +7,7 @@ import contextlib
 import random
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -30,7 +31,7 @@ def watchdog():
 
 
 def metered(coroutine: Any, watchdog: Watchdog | None, seconds: float = 5.0) -> Metered[Any]:
-    return Metered(coroutine, path="m:f", watchdog=watchdog, seconds=seconds)
+    return Metered(coroutine, path="m.js:f", watchdog=watchdog, seconds=seconds)
 
 
 async def spin(seconds: float = 20.0) -> str:
@@ -263,6 +264,68 @@ async def test_an_interruption_never_escapes_the_step_it_was_meant_for():
         watchdog.stop()
     assert timeouts > 20
     assert finished > 20
+
+
+class _Racing(Watchdog):
+    """While it looks whether the step is still there, `on_look` happens; it sees the old answer."""
+
+    def __init__(self) -> None:
+        self._value: object | None = None
+        self.on_look: Callable[[], None] | None = None
+        super().__init__(1.0, time.monotonic)
+
+    @property
+    def _step(self) -> object | None:  # type: ignore[override]
+        value, hook = self._value, self.on_look
+        if hook is not None:
+            self.on_look = None
+            hook()
+        return value
+
+    @_step.setter
+    def _step(self, value: object | None) -> None:
+        self._value = value
+
+
+def test_a_step_that_ends_while_it_is_being_interrupted_takes_the_interruption_along():
+    watchdog = _Racing()
+    entered, ends = threading.Event(), threading.Event()
+    answers: list[Any] = []
+
+    def step() -> None:
+        try:
+            watchdog.enter()
+            entered.set()
+            ends.wait()
+            answers.append(watchdog.leave())
+            end = time.monotonic() + 0.2
+            while time.monotonic() < end:
+                pass
+        except BaseException as escaped:
+            answers.append(escaped)
+
+    def while_looking() -> None:
+        ends.set()
+        time.sleep(0.1)  # the step leaves, as far as it can
+
+    thread = threading.Thread(target=step)
+    thread.start()
+    entered.wait()
+    watchdog.on_look = while_looking
+    watchdog._interrupt(watchdog._value)  # type: ignore[arg-type]
+    thread.join()
+    assert answers == [True]
+
+
+def test_a_step_that_has_ended_is_not_interrupted():
+    watchdog = _Racing()
+    watchdog.enter()
+    step = watchdog._value
+    assert watchdog.leave() is False
+    assert step is not None
+    watchdog._interrupt(step)
+    watchdog.enter()
+    assert watchdog.leave() is False
 
 
 async def test_stopping_joins_the_thread():

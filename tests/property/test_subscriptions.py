@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -17,6 +18,8 @@ from reactive_store.engine.reads import (
 from reactive_store.engine.subscriptions import Subscription, Subscriptions
 from reactive_store.persistence.contract import Row
 from reactive_store.values.wire import dumps
+
+pytestmark = pytest.mark.timeout(900)  # the thorough profile takes minutes
 
 INDEXES = [("notes", "by_n"), ("notes", "by_id"), ("people", "by_n")]
 

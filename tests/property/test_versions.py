@@ -35,6 +35,8 @@ from reactive_store.values.ids import decode_id
 from reactive_store.values.order import encode_key, field_value
 from reactive_store.values.value import UNSET
 
+pytestmark = pytest.mark.timeout(900)  # the thorough profile takes minutes
+
 INDEXES = {"by_n": ("n",), "by_tag_n": ("tag", "a.b"), "by_creation_time": ()}
 SCHEMA = define_schema(
     {"rows": define_table(v.any()).index("by_n", ["n"]).index("by_tag_n", ["tag", "a.b"])}
@@ -301,13 +303,12 @@ async def _run(store: Persistence, plan: list[tuple[Any, ...]]) -> None:
 plans = st.lists(steps, min_size=25, max_size=70)
 
 
-@settings(max_examples=100)
 @given(plans)
 def test_every_read_is_that_of_the_model_in_memory(plan: list[tuple[Any, ...]]) -> None:
     asyncio.run(_run(MemoryPersistence(Limits(trim_rows=5)), plan))
 
 
-@settings(max_examples=30)
+@settings(max_examples=settings.default.max_examples // 3)  # a file costs more
 @given(plans)
 def test_every_read_is_that_of_the_model_in_a_file(plan: list[tuple[Any, ...]]) -> None:
     async def run() -> None:

@@ -1,10 +1,10 @@
 """Readings of sensors: a table that can grow to millions of documents."""
 
-from reactive_store import Id, QueryCtx, query
+from reactive_store import QueryCtx, query, v
 
 
-@query
-async def one(ctx: QueryCtx, id: Id["readings"]):
+@query(args={"id": v.id("readings")})
+async def one(ctx: QueryCtx, id: str):
     return await ctx.db.get(id)
 
 

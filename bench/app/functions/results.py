@@ -12,6 +12,4 @@ async def of_experiment(ctx: QueryCtx, room: str):
 
 @mutation
 async def record(ctx: MutationCtx, room: str, number: int) -> str:
-    return await ctx.db.insert(
-        "results", {"experiment": room, "number": number, "text": _TEXT}
-    )
+    return await ctx.db.insert("results", {"experiment": room, "number": number, "text": _TEXT})

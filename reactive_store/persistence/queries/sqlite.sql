@@ -1,8 +1,12 @@
 -- Every statement of the SQLite store. A timestamp is an integer of nanoseconds; a version or entry
 -- is seen at T when ts <= T and, once it has ended, T < end_ts.
 
+-- name: create_log
+-- The log's table: a batch of commits under the timestamp of its last one.
+CREATE TABLE log (ts INTEGER PRIMARY KEY, batch BLOB NOT NULL);
+
 -- name: create
--- The tables of format 1. `documents` holds each document's newest version (value NULL: deleted),
+-- The tables of the data file. `documents` holds each document's newest version (value NULL: deleted),
 -- `history` the ones before it in the order in which they ended. `entries` holds the present keys
 -- of each index and points at the document's row, so an update that moves no key leaves it alone;
 -- `entry_history` holds ended entries, newest last within an index, which keeps the two questions
@@ -143,6 +147,22 @@ ORDER BY id DESC LIMIT ?5;
 SELECT id, id, ts, value FROM documents
 WHERE tbl = ?1 AND id >= ?2 AND ?3 IS NULL AND (value IS NOT NULL OR ts > ?4)
 ORDER BY id DESC LIMIT ?5;
+
+-- name: table_of_index
+-- The table whose documents an index holds, seen at any of its entries.
+SELECT d.tbl FROM entries e CROSS JOIN documents d ON d.doc = e.doc WHERE e.idx = ? LIMIT 1;
+
+-- name: append_batch
+-- One durable write of the log. A statement of its own, so it is a transaction of its own.
+INSERT INTO log (ts, batch) VALUES (?, ?);
+
+-- name: read_batches
+-- What the log holds above a timestamp.
+SELECT ts, batch FROM log WHERE ts > ? ORDER BY ts;
+
+-- name: forget_batches
+-- Deletes some of the oldest batches up to a timestamp.
+DELETE FROM log WHERE ts IN (SELECT ts FROM log WHERE ts <= ?1 ORDER BY ts LIMIT ?2);
 
 -- name: load_documents
 -- The newest versions of the documents a batch touches.
