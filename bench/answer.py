@@ -6,6 +6,7 @@ sizes divide it.
 
 from __future__ import annotations
 
+import math
 import os
 import platform
 import sqlite3
@@ -13,7 +14,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from typing import Any
-
 
 __all__ = ["Answer", "Row", "machine", "median", "noise"]
 
@@ -35,9 +35,10 @@ class Row:
     @property
     def ratio(self) -> float:
         """Share of the ceiling that we reach; above 1 when we beat it."""
-        if self.unit.endswith(_RATES):
-            return self.ours / self.ceiling
-        return self.ceiling / self.ours
+        over, under = self.ours, self.ceiling
+        if not self.unit.endswith(_RATES):
+            over, under = under, over
+        return over / under if under else math.inf
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,8 +109,9 @@ def median(values: Sequence[float]) -> float:
 
 
 def noise(values: Sequence[float]) -> float:
-    """Distance of the extremes, as a share of the median."""
-    return (max(values) - min(values)) / median(values)
+    """Distance of the extremes, as a share of the median; 0 when there is nothing to share."""
+    middle = median(values)
+    return (max(values) - min(values)) / middle if middle else 0.0
 
 
 def machine() -> str:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import os
-import sqlite3
 import time
 from collections.abc import Callable
 from pathlib import Path
 
-__all__ = ["fsync_rate", "sqlite_rate"]
+__all__ = ["fsync_rate"]
 
 
 def fsync_rate(folder: Path, seconds: float) -> float:
@@ -24,19 +23,6 @@ def fsync_rate(folder: Path, seconds: float) -> float:
         return _rate(write, seconds)
     finally:
         os.close(handle)
-
-
-def sqlite_rate(folder: Path, seconds: float) -> float:
-    """Commits of one 600-byte row in WAL mode with synchronous=FULL, per second."""
-    connection = sqlite3.connect(folder / "commit-probe.sqlite3", isolation_level=None)
-    try:
-        connection.execute("PRAGMA journal_mode=WAL")
-        connection.execute("PRAGMA synchronous=FULL")
-        connection.execute("CREATE TABLE rows (body BLOB)")
-        row = (os.urandom(600),)
-        return _rate(lambda: connection.execute("INSERT INTO rows VALUES (?)", row), seconds)
-    finally:
-        connection.close()
 
 
 def _rate(act: Callable[[], object], seconds: float) -> float:

@@ -79,7 +79,7 @@ def push(plan: Plan) -> Answer:
             details[f"p99_ms_{clients}_clients"] = median([each["p99_ms"] for each in below])
             details[f"client_busy_{clients}_clients"] = _busiest(above + below)
         with bare("direct", "--sync", str(folder / "synced")) as synced:
-            pace = {"per_second": 50.0, "seconds": max(1.0, plan.seconds)}
+            pace = {"per_second": 50.0, "seconds": plan.seconds}
             first = synced.load("latency", **pace)
             low = server.load("latency", **pace)
             second = synced.load("latency", **pace)

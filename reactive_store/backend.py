@@ -154,7 +154,12 @@ class Backend:
                     limits=settings.limits,
                 )
             secret, name = await load_instance(persistence, runtime)
-            database = await Database.open(persistence, runtime=runtime, limits=settings.limits)
+            database = await Database.open(
+                persistence,
+                runtime=runtime,
+                limits=settings.limits,
+                memory_bytes=settings.memory,
+            )
             await apply_schema(database, app.schema)
             backend = cls(
                 settings,

@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ByteSize, ConfigDict, Field, ValidationError, model_validator
 
 from reactive_store.errors import BadRequest
 from reactive_store.limits import Limits
@@ -74,6 +74,9 @@ class Settings(BaseModel):
 
     durability: Literal["full", "normal"] = "full"
     """`full`: acknowledged survives power loss. `normal`: it survives a crash of the process."""
+
+    memory: ByteSize = ByteSize(256 * 1024 * 1024)
+    """What recently read documents may take in memory, in bytes or as `512MiB`. 0 keeps none."""
 
     compression: bool = False
     """Offer permessage-deflate on sockets. Costs far more than it saves on a fast network."""

@@ -59,6 +59,14 @@ def serve_command(
             help="full (default): commits survive loss of power. normal: they survive a crash.",
         ),
     ] = None,
+    memory: Annotated[
+        str | None,
+        typer.Option(
+            "--memory",
+            metavar="SIZE",
+            help="What recently read documents may take in memory, as 512MiB; by default 256MiB.",
+        ),
+    ] = None,
 ) -> None:
     """Serve an app for production.
 
@@ -77,6 +85,7 @@ def serve_command(
         site_port=site_port,
         redact=redact,
         durability=None if durability is None else durability.value,
+        memory=memory,
     )
     logging.basicConfig(
         level=logging.INFO,

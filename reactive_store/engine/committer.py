@@ -23,6 +23,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from reactive_store.engine.catalog import Catalog
+from reactive_store.engine.hot_ranges import HotRanges
 from reactive_store.engine.pending import PendingCommits
 from reactive_store.engine.range_index import IndexState
 from reactive_store.engine.reads import CommitChanges
@@ -75,6 +76,7 @@ class Committer:
         *,
         runtime: Runtime,
         limits: Limits,
+        memory_bytes: int = 0,
     ) -> None:
         self._persistence = persistence
         self._runtime = runtime
@@ -95,6 +97,8 @@ class Committer:
             capacity=limits.write_log_commits,
             most_bytes=limits.write_log_bytes,
         )
+        # What reads of the newest durable state find in memory; `_publish` keeps it current.
+        self.hot = HotRanges(memory_bytes, newest_ts=self.durable_ts)
         # The batch that is filling up while the previous one is being written.
         self._batch: list[_Accepted] = []
         # Who waits for which timestamp to become durable; each future belongs to one caller.
@@ -274,8 +278,12 @@ class Committer:
     def _publish(self, batch: list[_Accepted]) -> None:
         self.counters.batches += 1
         self.durable_ts = batch[-1].commit.ts
-        self.durable_catalog = batch[-1].catalog
+        if batch[-1].catalog is not self.durable_catalog:
+            self.durable_catalog = batch[-1].catalog
+            self.hot.clear()  # an index may stand for other fields now
         self.pending.retire(self.durable_ts)
+        for _, changes, _ in batch:
+            self.hot.publish(changes)
         # Callers are woken before subscriptions fire: a session then answers its mutation first
         # and sends the transition that contains it second.
         still_waiting = []
@@ -297,6 +305,7 @@ class Committer:
         self._failure = error
         self._batch.clear()
         self.pending.clear()
+        self.hot.clear()
         # Back to what is durable: it is all that will ever be seen again.
         self.accepted_ts, self.catalog = self.durable_ts, self.durable_catalog
         self._room.set()

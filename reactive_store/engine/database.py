@@ -27,6 +27,7 @@ from reactive_store.engine.catalog import (
     parse_catalog,
 )
 from reactive_store.engine.committer import CommitCounters, Committer
+from reactive_store.engine.hot_ranges import HotRangeCounters
 from reactive_store.engine.reads import ReadSet
 from reactive_store.engine.snapshot import Horizon, Snapshot
 from reactive_store.engine.subscriptions import Subscription
@@ -38,12 +39,14 @@ from reactive_store.runtime import Runtime
 from reactive_store.values.document import Document
 from reactive_store.values.ids import new_internal_id
 
-__all__ = ["Database", "DatabaseStatistics"]
+__all__ = ["DEFAULT_MEMORY_BYTES", "Database", "DatabaseStatistics"]
 
 _LOG = logging.getLogger(__name__)
 
 _DAY_NS = 86_400 * 1_000_000_000
 _PAGE = 1000
+
+DEFAULT_MEMORY_BYTES = 256 * 1024 * 1024
 _HORIZON = "oldest_readable_ts"  # the global that remembers how far history was trimmed
 
 
@@ -60,6 +63,7 @@ class DatabaseStatistics:
     subscriptions_touched: int
     pending_commits: int
     tables: int
+    hot: HotRangeCounters
 
 
 class _Ids:
@@ -84,23 +88,41 @@ class Database:
     """Snapshots, transactions, commits and subscriptions over one persistence."""
 
     def __init__(
-        self, persistence: Persistence, catalog: Catalog, *, runtime: Runtime, limits: Limits
+        self,
+        persistence: Persistence,
+        catalog: Catalog,
+        *,
+        runtime: Runtime,
+        limits: Limits,
+        memory_bytes: int,
     ) -> None:
         self.persistence = persistence
         self.runtime = runtime
         self.limits = limits
-        self.committer = Committer(persistence, catalog, runtime=runtime, limits=limits)
+        self.committer = Committer(
+            persistence, catalog, runtime=runtime, limits=limits, memory_bytes=memory_bytes
+        )
         self._ids = _Ids(runtime)
         self._horizon = Horizon(int(persistence.get_global(_HORIZON) or b"0"))
 
     @classmethod
-    async def open(cls, persistence: Persistence, *, runtime: Runtime, limits: Limits) -> Database:
+    async def open(
+        cls,
+        persistence: Persistence,
+        *,
+        runtime: Runtime,
+        limits: Limits,
+        memory_bytes: int = DEFAULT_MEMORY_BYTES,
+    ) -> Database:
         """Start on what the persistence holds; a new one gets its first commit.
 
+        Units    memory_bytes: what hot ranges may take; 0 keeps nothing
         Cost     reads the catalog, not the data
         """
         catalog = _load_catalog(persistence)
-        database = cls(persistence, catalog, runtime=runtime, limits=limits)
+        database = cls(
+            persistence, catalog, runtime=runtime, limits=limits, memory_bytes=memory_bytes
+        )
         database.committer.start()
         if persistence.last_ts == 0:
             # Clients take timestamp 0 for "nothing seen yet", so there is always a first commit.
@@ -151,14 +173,18 @@ class Database:
                 )
             ts = at
             self._horizon.check(ts)
-        snapshot = Snapshot(self.persistence, None, ts, self._horizon)
+        snapshot = Snapshot(self.persistence, None, ts, self._horizon, committer.hot)
         return self._transaction(snapshot, committer.durable_catalog, is_read_only=True)
 
     def begin_mutation(self) -> Transaction:
         """A transaction on everything accepted, durable or not."""
         committer = self.committer
         snapshot = Snapshot(
-            self.persistence, committer.pending, committer.accepted_ts, self._horizon
+            self.persistence,
+            committer.pending,
+            committer.accepted_ts,
+            self._horizon,
+            committer.hot,
         )
         return self._transaction(snapshot, committer.catalog, is_read_only=False)
 
@@ -226,6 +252,7 @@ class Database:
             subscriptions_touched=counters.touched,
             pending_commits=len(committer.pending),
             tables=len(committer.catalog.tables) - len(SYSTEM_TABLES),
+            hot=committer.hot.counters,
         )
 
     def _transaction(

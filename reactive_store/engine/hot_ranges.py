@@ -72,7 +72,7 @@ def _cost(row: Row) -> int:
 class HotRanges:
     """The ranges and single documents of one database that are in memory."""
 
-    def __init__(self, budget_bytes: int) -> None:
+    def __init__(self, budget_bytes: int, *, newest_ts: int) -> None:
         self._budget = budget_bytes
         # Per index its ranges by start; the starts beside them for bisection.
         self._ranges: dict[IndexName, list[_Range]] = {}
@@ -81,6 +81,8 @@ class HotRanges:
         self._order: OrderedDict[_Range | _HotDocument, _DocumentName | None] = OrderedDict()
         self._documents: dict[_DocumentName, _HotDocument] = {}
         self.counters = HotRangeCounters()
+        # The newest durable timestamp: what a page that is to be kept must have been read at.
+        self.newest_ts = newest_ts
 
     # Reading.
 
@@ -194,6 +196,7 @@ class HotRanges:
 
     def publish(self, commit: CommitChanges) -> None:
         """Apply a commit that is durable from now on."""
+        self.newest_ts = commit.ts
         documents, ranges = self._documents, self._ranges
         for change in commit.documents:
             if documents:

@@ -66,7 +66,7 @@ gets = st.tuples(st.just("get"), keys)
     steps=st.lists(st.one_of(reads, writes, gets), max_size=60),
 )
 def test_memory_answers_as_the_store_does_or_not_at_all(budget: int, steps: list) -> None:
-    stored, hot = _Stored(), HotRanges(budget)
+    stored, hot = _Stored(), HotRanges(budget, newest_ts=1)
     for step in steps:
         match step:
             case ("write", key, text):
@@ -89,7 +89,7 @@ def test_memory_answers_as_the_store_does_or_not_at_all(budget: int, steps: list
 
 
 def test_the_same_question_again_is_answered_from_memory_also_after_a_write() -> None:
-    stored, hot = _Stored(), HotRanges(1_000_000)
+    stored, hot = _Stored(), HotRanges(1_000_000, newest_ts=1)
     for number in range(30):
         stored.write(bytes([number]), b"{}")
     question = {"descending": True, "limit": 20}
@@ -104,7 +104,7 @@ def test_the_same_question_again_is_answered_from_memory_also_after_a_write() ->
 
 
 def test_a_read_of_the_past_is_not_answered() -> None:
-    stored, hot = _Stored(), HotRanges(1_000_000)
+    stored, hot = _Stored(), HotRanges(1_000_000, newest_ts=1)
     hot.keep_page(INDEX, b"", None, stored.ts, [], None, descending=False)
     hot.keep_document("notes", b"\x01", None, stored.ts)
     before = stored.ts
@@ -115,7 +115,7 @@ def test_a_read_of_the_past_is_not_answered() -> None:
 
 
 def test_the_least_recently_used_goes_first_and_whole() -> None:
-    hot = HotRanges(3_000)
+    hot = HotRanges(3_000, newest_ts=1)
     for number in range(3):
         rows = [row(bytes([number, low]), 1) for low in range(2)]
         hot.keep_page(("notes", f"by_{number}"), b"", None, 1, rows, None, descending=False)
@@ -129,7 +129,7 @@ def test_the_least_recently_used_goes_first_and_whole() -> None:
 
 
 def test_a_walk_too_long_to_be_hot_is_not_kept() -> None:
-    stored, hot = _Stored(), HotRanges(100_000_000)
+    stored, hot = _Stored(), HotRanges(100_000_000, newest_ts=1)
     for number in range(5_000):
         stored.write(number.to_bytes(2, "big"), b"{}")
     page = stored.page(b"", None, descending=False, limit=5_000)

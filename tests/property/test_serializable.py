@@ -22,7 +22,7 @@ from reactive_store.engine.database import Database
 from reactive_store.engine.interval import EVERYTHING, prefix_interval
 from reactive_store.engine.schema_change import apply_schema
 from reactive_store.engine.transaction import Transaction
-from reactive_store.errors import Conflict
+from reactive_store.errors import BadRequest, Conflict
 from reactive_store.limits import Limits
 from reactive_store.persistence.contract import Commit
 from reactive_store.persistence.memory import MemoryPersistence
@@ -211,7 +211,7 @@ WORKS: list[Work] = [
 ]
 
 
-async def _history(seed: int) -> tuple[list[_Attempt], State]:
+async def _history(seed: int, *, checks_conflicts: bool) -> tuple[list[_Attempt], State]:
     """Run many mutations and queries at once; what was committed, and the final state."""
     chance = random.Random(seed)
     database = await Database.open(_Disk(chance), runtime=SystemRuntime(), limits=Limits())
@@ -221,7 +221,13 @@ async def _history(seed: int) -> tuple[list[_Attempt], State]:
     async def mutate(work: Work) -> None:
         for _ in range(200):
             attempt = _Attempt(database.begin_mutation(), chance)
-            await work(attempt)
+            try:
+                await work(attempt)
+            except BadRequest:
+                # An index and a table that disagree: only histories that cannot be make them so.
+                if checks_conflicts:
+                    raise
+                return
             try:
                 attempt.ts = await database.commit(attempt.transaction)
             except Conflict:
@@ -290,8 +296,8 @@ def _anomalies(history: list[_Attempt]) -> tuple[list[str], State]:
     return problems, state
 
 
-def _check(seed: int) -> list[str]:
-    history, final = asyncio.run(_history(seed))
+def _check(seed: int, *, checks_conflicts: bool = True) -> list[str]:
+    history, final = asyncio.run(_history(seed, checks_conflicts=checks_conflicts))
     problems, serial = _anomalies(history)
     if serial != final:
         problems.append("the final state is not that of the serial run")
@@ -314,6 +320,6 @@ def test_the_order_of_timestamps_explains_every_read(seed: int) -> None:
 
 def test_without_the_conflict_test_anomalies_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(write_log, "touches", lambda reads, commit: None)
-    found = [problem for seed in range(5) for problem in _check(seed)]
+    found = [problem for seed in range(5) for problem in _check(seed, checks_conflicts=False)]
     assert any("serial" in problem for problem in found)
     assert any("money was made or lost" in problem for problem in found)
