@@ -16,7 +16,7 @@ PAGE_SRC  := $(shell find $(PAGE) -type f -not -path '*/node_modules/*' -not -pa
                -not -name '*.py' 2>/dev/null)
 
 .DEFAULT_GOAL := help
-.PHONY: help init check test test-all conformance e2e bench demo docs dev browser clean
+.PHONY: help init check test test-all conformance e2e bench bench-short demo docs dev browser clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -65,8 +65,11 @@ conformance: $(INSTALLED)  ## what a Convex client can observe: vectors, frames,
 e2e: $(INSTALLED) $(JS) $(PAGE)/dist/index.html browser  ## real processes: server, Node clients, Chromium
 	$(PY) -m pytest tests/e2e
 
-bench: $(INSTALLED)  ## ceilings of this machine and our figures beside them; BENCH="--quick --json"
+bench: $(INSTALLED)  ## our figures beside the ceilings of this machine; BENCH="push http --json"
 	@$(PY) -m bench $(BENCH)
+
+bench-short: $(INSTALLED)  ## the guard: fail when a ratio fell by more than a third
+	@PYTHON=$(PY) .ci/bench.sh
 
 demo: $(INSTALLED) $(PAGE)/dist/index.html  ## the Unheard page on a server of its own; DEMO="--port 4000"
 	$(PY) $(PAGE)/demo.py $(DEMO)

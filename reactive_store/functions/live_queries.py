@@ -25,7 +25,7 @@ from hashlib import blake2b
 from reactive_store.auth.identity import Caller, Identity
 from reactive_store.engine.database import Database
 from reactive_store.engine.subscriptions import Subscription
-from reactive_store.functions.outcome import Failure, Outcome, client_message
+from reactive_store.functions.outcome import Failure, Outcome, Success, client_message
 from reactive_store.functions.runner import QueryRun, Runner
 from reactive_store.persistence.contract import Timestamp
 from reactive_store.runtime import Runtime
@@ -54,6 +54,7 @@ class LiveQueryCounters:
 
     runs: int = 0
     reruns: int = 0
+    shared: int = 0  # one-time calls answered by what somebody watches
     equal: int = 0  # reruns whose result was what it had been
 
 
@@ -84,6 +85,7 @@ class _LiveQuery:
         "running",
         "saw_identity",
         "subscription",
+        "success",
         "valid_from",
         "watches",
     )
@@ -100,6 +102,7 @@ class _LiveQuery:
         self.belongs: _Key | None = None
         # The answer, good for valid_from <= ts < invalid_at (None: until told otherwise).
         self.result: LiveResult | None = None
+        self.success: Success | None = None  # the same answer as the function gave it
         self.valid_from = Timestamp(0)
         self.invalid_at: int | None = None
         self.subscription: Subscription | None = None
@@ -209,6 +212,21 @@ class LiveQueries:
         """
         return Watch(self, _Question(path, args, journal, caller.is_admin), caller, on_invalid)
 
+    async def query(self, path: str, args: bytes, caller: Caller) -> Outcome:
+        """A query asked once, at the latest commit; answered from memory when it is being watched.
+
+        Raises   as `Runner.query`
+        """
+        question = _Question(path, args, None, caller.is_admin)
+        filed = self._filed
+        query = filed.get((question, _ANYBODY)) or filed.get((question, caller.identity))
+        if query is not None and query.covers(self._database.latest_ts):
+            identity_fits = not query.saw_identity or query.caller.identity == caller.identity
+            if query.success is not None and identity_fits:
+                self.counters.shared += 1
+                return query.success
+        return await self._runner.query(path, args, caller)
+
     def invalidate_all(self) -> None:
         """Every answer ends now: the code behind them has changed."""
         ts = self._database.latest_ts
@@ -217,7 +235,7 @@ class LiveQueries:
                 self._database.cancel(query.subscription)
                 query.subscription = None
             # The code of now gives the answers of now; older timestamps are not asked any more.
-            query.result = None
+            query.result = query.success = None
             self._end(query, ts)
 
     # Filing.
@@ -343,6 +361,10 @@ class LiveQueries:
             if before.fingerprint == result.fingerprint:
                 self.counters.equal += 1
         query.result = result
+        # A page that has an end of its own is not what a newcomer asks for.
+        outcome = run.outcome
+        has_end = outcome.journal is not None
+        query.success = outcome if isinstance(outcome, Success) and not has_end else None
         query.valid_from = at
         query.invalid_at = None
         query.saw_identity = run.saw_identity

@@ -100,6 +100,8 @@ class Runner:
         # Functions of ours that are not the app's: `_system/…`, for admins.
         self.system_functions: Mapping[str, FunctionDef] = {}
         self.counters = RunnerCounters()
+        # Told of every outermost call that has ended, by canonical path: for the logs of a server.
+        self.on_end: Callable[[str, Outcome], None] | None = None
 
     # Entries for callers.
 
@@ -138,7 +140,7 @@ class Runner:
             CallChecks.result_size(path, len(value), self._limits)
             return Success(value, (), transaction.begin_ts, execution.journal_out)
 
-        outcome = await self._outcome(call)
+        outcome = await self._outcome(path, call)
         return QueryRun(
             outcome, transaction.read_set(), execution.saw_identity, transaction.begin_ts
         )
@@ -180,7 +182,7 @@ class Runner:
             # A replay brings its own timestamp and lines.
             return success if success.ts is not None else Success(success.value, (), ts)
 
-        return await self._outcome(call, lines)
+        return await self._outcome(path, call, lines)
 
     async def action(self, path: str, args: Args, caller: Caller) -> Outcome:
         """Run an action. It is never run twice, and goes on when its caller leaves."""
@@ -193,7 +195,7 @@ class Runner:
             CallChecks.result_size(path, len(value), self._limits)
             return Success(value, ())
 
-        return await self._outcome(call, lines)
+        return await self._outcome(path, call, lines)
 
     async def any_kind(self, path: str, args: Args, caller: Caller) -> Outcome:
         """Run a function of whatever kind it is: for admins' tools."""
@@ -278,9 +280,17 @@ class Runner:
     # Parts.
 
     async def _outcome(
-        self, call: Callable[[], Awaitable[Success]], lines: LogLines | None = None
+        self, path: str, call: Callable[[], Awaitable[Success]], lines: LogLines | None = None
     ) -> Outcome:
         lines = LogLines(self._limits) if lines is None else lines
+        outcome = await self._success_or_failure(call, lines)
+        if self.on_end is not None:
+            self.on_end(path, outcome)
+        return outcome
+
+    async def _success_or_failure(
+        self, call: Callable[[], Awaitable[Success]], lines: LogLines
+    ) -> Outcome:
         token = lines.activate()
         try:
             success = await call()

@@ -194,7 +194,7 @@ async def query(backend: Backend, request: Request) -> Response:
     """`POST /api/query`: at the latest commit."""
     caller = await _caller(backend, request)
     fields = await json_body(request, backend.limits)
-    return _json(await _call(backend, request, fields, caller, backend.runner.query))
+    return _json(await _call(backend, request, fields, caller, backend.live_queries.query))
 
 
 async def query_of_url(backend: Backend, request: Request) -> Response:
@@ -210,7 +210,7 @@ async def query_of_url(backend: Backend, request: Request) -> Response:
         raise BadRequest(
             f"The query parameter `args` is not JSON: {error}", code="BadQueryArgs"
         ) from error
-    return _json(await _call(backend, request, fields, caller, backend.runner.query))
+    return _json(await _call(backend, request, fields, caller, backend.live_queries.query))
 
 
 async def mutation(backend: Backend, request: Request) -> Response:

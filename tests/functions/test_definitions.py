@@ -119,8 +119,9 @@ async def test_calling_it_runs_the_handler_with_the_same_ctx():
 
 def test_annotations_become_an_object_with_wire_names():
     @query
-    async def find(ctx, experiment_id: Id["experiments"], limit: int = 100, by: str | None = None):
-        ...
+    async def find(
+        ctx, experiment_id: Id["experiments"], limit: int = 100, by: str | None = None
+    ): ...
 
     assert find.args == v.object(
         {

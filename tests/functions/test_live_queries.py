@@ -8,7 +8,10 @@ from typing import Any
 
 import pytest
 
+from reactive_store.auth.identity import ANONYMOUS
 from reactive_store.errors import OutOfRetention
+from reactive_store.functions.outcome import Failure, Success
+from reactive_store.values.wire import encode_normalized, loads
 from tests.functions.running import ADMIN, Running, Watched, user, write_app
 
 APP = """
@@ -515,3 +518,56 @@ async def test_whatever_happens_the_answers_are_those_of_a_naive_rerun(store: Ru
                 assert held[position] == await store.query("listing", room=f"r{position % 4}")
             else:
                 assert held[position] == await store.query("starred")
+
+
+async def asked_once(store: Running, path: str, by: Any = ANONYMOUS, **args: Any) -> Any:
+    outcome = await store.live.query(f"m.js:{path}", encode_normalized(args), by)
+    assert isinstance(outcome, Success)
+    return loads(outcome.value)
+
+
+async def test_a_question_somebody_watches_is_answered_without_running(store: Running):
+    await store.mutation("send", room="a", text="one")
+    watch = store.watch("listing", room="a")
+    await watch.read()
+    runs = store.backend.runner.counters.queries
+    assert await asked_once(store, "listing", room="a") == ["one"]
+    assert await asked_once(store, "listing", by=user("alice"), room="a") == ["one"]
+    assert store.backend.runner.counters.queries == runs
+    assert store.live.counters.shared == 2
+
+
+async def test_an_answer_that_has_ended_is_not_given_out(store: Running):
+    watch = store.watch("listing", room="a")
+    await watch.read()
+    await store.mutation("send", room="a", text="new")
+    assert await asked_once(store, "listing", room="a") == ["new"]
+    assert store.live.counters.shared == 0
+
+
+async def test_answers_that_depend_on_the_identity_are_given_to_that_identity_only(store: Running):
+    watch = store.watch("mine", by=user("alice"))
+    await watch.read()
+    assert await asked_once(store, "mine", by=user("bob")) == "bob"
+    assert store.live.counters.shared == 0
+    assert await asked_once(store, "mine", by=user("alice")) == "alice"
+    assert store.live.counters.shared == 1
+
+
+async def test_a_watched_failure_is_not_given_out(store: Running):
+    watch = store.watch("broken")
+    await watch.result()
+    outcome = await store.live.query("m.js:broken", b"{}", ANONYMOUS)
+    assert isinstance(outcome, Failure)
+    assert "attempt 2" in outcome.message
+
+
+async def test_a_watched_page_is_not_given_out(store: Running):
+    for n in range(3):
+        await store.mutation("send", room="a", text=str(n))
+    opts = {"numItems": 2, "cursor": None}
+    watch = store.watch("page", paginationOpts=opts)
+    await watch.read()
+    page = await asked_once(store, "page", paginationOpts=opts)
+    assert len(page["page"]) == 2
+    assert store.live.counters.shared == 0

@@ -104,7 +104,8 @@ class ScriptedBackend:
         self.admin_keys = AdminKeys(self.instance_name, bytes(32))
         self.authenticator = Authenticator(self.admin_keys)
         self.runner = ScriptedRunner()
-        self.live_queries = SimpleNamespace()
+        # Nothing is being watched, so queries reach the runner.
+        self.live_queries = SimpleNamespace(query=self.runner.query)
         self.database = SimpleNamespace(latest_ts=LATEST_TS)
         self.environment = ScriptedEnvironment()
         self.closed = 0
