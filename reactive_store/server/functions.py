@@ -45,12 +45,16 @@ def _as_it_is(value: bytes) -> bytes:
     return value
 
 
+# Every value whose forms differ is encoded as an object with one key that starts with a dollar.
+_SPECIAL = b'"$'
+
+
 def _clean(value: bytes) -> bytes:
-    return to_clean_json(loads(value))
+    return to_clean_json(loads(value)) if _SPECIAL in value else value
 
 
 def _export(value: bytes) -> bytes:
-    return to_export_json(loads(value))
+    return to_export_json(loads(value)) if _SPECIAL in value else value
 
 
 _FORMATS: dict[str, _Encode] = {
@@ -114,7 +118,9 @@ def _encoded_args(fields: Mapping[str, Any]) -> bytes | str:
             code="BadJsonBody",
         )
     try:
-        return orjson.dumps(args, option=orjson.OPT_SORT_KEYS)
+        # Copied: the buffer orjson returns is larger than what is in it, and these bytes may live
+        # as long as somebody watches the question.
+        return b"%b" % orjson.dumps(args, option=orjson.OPT_SORT_KEYS)
     except orjson.JSONEncodeError:
         return "Invalid arguments for {path}: nested too deeply"
 

@@ -7,12 +7,18 @@ import json
 from dataclasses import dataclass, field
 from typing import Any
 
+import orjson
 import pytest
+from hypothesis import given
 
 from reactive_store.errors import Conflict, OutOfRetention, Overloaded, StoreFailed
 from reactive_store.functions.outcome import Failure, Success
+from reactive_store.server import functions
 from reactive_store.sync.protocol import encode_ts
+from reactive_store.values.value import normalize
+from reactive_store.values.wire import encode_normalized, loads, to_clean_json, to_export_json
 from tests.server.conftest import LATEST_TS
+from tests.values.strategies import values
 
 JSON = {"Content-Type": "application/json"}
 RICH = b'{"big":{"$integer":"AQAAAAAAAAA="},"bytes":{"$bytes":"aGk="},"n":17.0}'
@@ -531,3 +537,14 @@ async def test_arguments_nested_beyond_all_measure_are_an_error_of_the_call(http
     assert response.status_code == 200
     assert response.json()["status"] == "error"
     assert "Invalid arguments for a:b: nested too deeply" in response.json()["errorMessage"]
+
+
+@given(value=values.map(normalize))
+def test_values_without_special_forms_are_passed_on_and_others_rewritten(value: Any) -> None:
+    """The short cut for values that read alike in every form changes none of them."""
+    encoded = encode_normalized(value)
+    for shortened, whole in (
+        (functions._clean, to_clean_json),
+        (functions._export, to_export_json),
+    ):
+        assert orjson.loads(shortened(encoded)) == orjson.loads(whole(loads(encoded)))
