@@ -24,6 +24,7 @@ from reactive_store.errors import ConvexError
 from reactive_store.functions.context import ActionCtx, MutationCtx, QueryCtx
 from reactive_store.functions.definitions import (
     action,
+    http_action,
     internal_action,
     internal_mutation,
     internal_query,
@@ -48,6 +49,7 @@ __all__ = [
     "action",
     "internal_query",
     "internal_mutation",
+    "http_action",
     "internal_action",
     # what handlers are given
     "QueryCtx",

@@ -95,7 +95,7 @@ class Settings(BaseModel):
         port = filled.get("port")
         if "site_port" not in filled and isinstance(port, int | str) and str(port).isdecimal():
             # Past the last port there is none; the range check of `port` reports the rest.
-            filled["site_port"] = 0 if int(port) in {0, 65535} else int(port) + 1
+            filled["site_port"] = int(port) + 1 if 0 < int(port) < 65535 else 0
         return filled
 
 

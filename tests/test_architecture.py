@@ -55,7 +55,7 @@ HOMES = {
     "starlette": ("server.", "asgi", "testing.", "cli."),
     "uvicorn": ("server.", "asgi", "cli."),
     "websockets": ("client.", "server."),
-    "aiosqlite": ("persistence.sqlite",),
+    "aiosqlite": ("persistence.writer_thread",),
     "filelock": ("persistence.data_lock",),
     "anthropic": ("kit.claude",),
     "orjson": ("values.wire", "sync.protocol", "server."),

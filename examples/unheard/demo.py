@@ -125,6 +125,7 @@ async def serve(settings: Settings) -> None:
         await _seed(backend)
 
         def ready(url: str) -> None:
+            backend.announce(url)  # so that `reactive-store run` and its kin find it
             print(
                 f"Page        {url}/unheard/\n"
                 f"Deployment  {url}\n"

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 from base64 import b64encode
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -96,6 +97,7 @@ async def open_deployment(target: Target) -> AsyncIterator[Deployment]:
     owner = read_owner(settings.data)
     if owner is None:
         app = load_app(settings.app, schema=settings.schema_file, functions=settings.functions)
+        logging.getLogger().setLevel(logging.INFO)  # what functions log, as a server shows it
         backend = await Backend.open(settings, app=app)
         try:
             yield StoppedDeployment(backend)

@@ -157,9 +157,6 @@ def _announce(backend: Backend, url: str) -> None:
     backend.announce(url)
     settings = backend.settings
     print(f"Serving {url}")
-    if settings.site_port:
-        host, _, _ = url.rpartition(":")
-        print(f"  site  {host}:{settings.site_port}")
     print(f"  app   {settings.app}")
     print(f"  data  {settings.data}")
     env_file = settings.app / ".env.local"

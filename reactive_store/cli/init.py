@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from pathlib import Path
 from typing import Annotated, Final
 
@@ -118,7 +119,7 @@ def init_command(
             print(f"wrote {directory / '.gitignore'}")
     except OSError as error:
         raise BadRequest(f"{error.filename or root} cannot be written: {error.strerror}") from error
-    where = "" if directory == Path() else f" --app {directory}"
+    where = "" if directory == Path() else f" --app {shlex.quote(str(directory))}"
     print(f"\nNext: reactive-store dev{where}")
 
 

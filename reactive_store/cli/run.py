@@ -82,7 +82,7 @@ def _parse_object(text: str, name: str) -> dict[str, Any]:
     except ValueError as error:
         raise BadRequest(f"{name} cannot be read as JSON: {error}. Given: {text}") from error
     if not isinstance(parsed, dict):
-        raise BadRequest(f"{name} has to be one JSON object, such as {{}}. Given: {text}")
+        raise BadRequest(f"{name} must be one JSON object, such as {{}}. Given: {text}")
     return parsed
 
 

@@ -56,7 +56,11 @@ async def watch_query(
     while True:
         try:
             async with connect(
-                _socket_url(url), max_size=None, compression=None, open_timeout=10
+                _socket_url(url),
+                max_size=None,
+                compression=None,
+                open_timeout=10,
+                close_timeout=1,  # whoever stops watching does not wait for the other side
             ) as connection:
                 state.open()
                 was_connected = True

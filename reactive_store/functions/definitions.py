@@ -29,6 +29,7 @@ from typing import (
     Final,
     Generic,
     Literal,
+    NoReturn,
     ParamSpec,
     Self,
     TypeVar,
@@ -58,6 +59,7 @@ __all__ = [
     "FunctionKind",
     "Visibility",
     "action",
+    "http_action",
     "internal_action",
     "internal_mutation",
     "internal_query",
@@ -331,6 +333,19 @@ class FunctionDecorator(Generic[C]):
 query: Final = FunctionDecorator[QueryCtx](FunctionKind.QUERY, "public")
 mutation: Final = FunctionDecorator[MutationCtx](FunctionKind.MUTATION, "public")
 action: Final = FunctionDecorator[ActionCtx](FunctionKind.ACTION, "public")
+
+
+def http_action(handler: Callable[..., Any]) -> NoReturn:
+    """A handler of HTTP requests. Not part of this release: it refuses, with file and line.
+
+    Raises   BadRequest[InvalidFunction]
+    """
+    raise _Handler(handler).refused(
+        "HTTP actions are not part of this release; remove it, or serve the route from an "
+        "application of yours that mounts `reactive_store.asgi.create_app`"
+    )
+
+
 internal_query: Final = FunctionDecorator[QueryCtx](FunctionKind.QUERY, "internal")
 internal_mutation: Final = FunctionDecorator[MutationCtx](FunctionKind.MUTATION, "internal")
 internal_action: Final = FunctionDecorator[ActionCtx](FunctionKind.ACTION, "internal")

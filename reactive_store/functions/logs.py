@@ -94,7 +94,8 @@ def captured_print(*values: object, **options: Any) -> None:
     if lines is None or options.get("file") is not None:
         builtins.print(*values, **options)
         return
-    lines.add("LOG", " ".join(map(_inspect, values)))
+    separator = options.get("sep")
+    lines.add("LOG", (" " if separator is None else separator).join(map(_inspect, values)))
 
 
 class LogCapture(logging.Handler):

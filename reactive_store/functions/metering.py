@@ -186,8 +186,9 @@ class Metered(Generic[T]):
     """Awaits a handler under the watchdog and, once it waits, under a time limit.
 
     Cost     about 1 µs for a handler that never waits
-    Raises   FunctionTimeout naming the function, with the line; BadRequest[FunctionExited] for a
-             handler that ends the interpreter: that is not its to end
+    Raises   FunctionTimeout naming the function, with the line; BadRequest[FunctionExited,
+             FunctionCancelled] for a handler that would end the process or its task: they are
+             not its to end
     """
 
     __slots__ = ("_coroutine", "_path", "_seconds", "_watchdog")
@@ -216,11 +217,16 @@ class Metered(Generic[T]):
                     waits_for = self._step(coroutine, sent, raised)
                 except StopIteration as stop:
                     return stop.value  # type: ignore[no-any-return]
-                except SystemExit as error:
-                    raise BadRequest(
-                        f"{display_path(self._path)} tried to exit the process.",
-                        code="FunctionExited",
-                    ) from error
+                except Exception:
+                    raise
+                except BaseException as error:
+                    # What came from outside and only passed through the handler goes on. That a
+                    # task the handler waited for was cancelled comes from outside too, but means
+                    # nothing to this task.
+                    is_own_child = isinstance(error, asyncio.CancelledError)
+                    if _is_being_cancelled() or (error is raised and not is_own_child):
+                        raise
+                    raise self._not_its_own(error) from error
                 if deadline is None:
                     deadline = _Deadline(self._seconds, coroutine)
                 try:
@@ -273,12 +279,30 @@ class Metered(Generic[T]):
             if watchdog is not None:
                 watchdog.leave()
 
+    def _not_its_own(self, error: BaseException) -> BadRequest:
+        """What a handler's exception that would end more than the call becomes."""
+        path = display_path(self._path)
+        if isinstance(error, asyncio.CancelledError):
+            return BadRequest(
+                f"{path} was cancelled by its own code: a CancelledError left it.",
+                code="FunctionCancelled",
+            )
+        return BadRequest(
+            f"{path} tried to exit the process: {type(error).__name__} left it.",
+            code="FunctionExited",
+        )
+
     def _timeout(self, seconds: float, stack: tuple[Place, ...]) -> FunctionTimeout:
         return FunctionTimeout(
             f"Function execution timed out (maximum duration: {seconds:g}s): "
             f"{display_path(self._path)}",
             stack,
         )
+
+
+def _is_being_cancelled() -> bool:
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
 
 
 class _Deadline:

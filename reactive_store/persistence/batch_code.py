@@ -27,7 +27,8 @@ from reactive_store.persistence.contract import (
 __all__ = ["decode_batch", "encode_batch"]
 
 _VERSION: Final = 1
-_HEAD: Final = struct.Struct("<BII")  # version, checksum, number of integers
+_HEAD: Final = struct.Struct("<BI")  # version, checksum of all that follows
+_COUNT: Final = struct.Struct("<I")  # of integers
 _DELETED: Final = 1  # flags of a document write
 _INSERTED: Final = 2
 
@@ -60,8 +61,8 @@ def encode_batch(commits: Sequence[Commit]) -> bytes:
             integers += (index, len(key), position * 2 + present)
             chunks.append(key)
     count = len(integers)
-    body = b"".join((struct.pack(f"<{count}Q", *integers), *chunks))
-    return _HEAD.pack(_VERSION, crc32(body), count) + body
+    body = b"".join((struct.pack(f"<I{count}Q", count, *integers), *chunks))
+    return _HEAD.pack(_VERSION, crc32(body)) + body
 
 
 def decode_batch(data: bytes) -> list[Commit]:
@@ -69,15 +70,17 @@ def decode_batch(data: bytes) -> list[Commit]:
 
     Raises   ValueError when the bytes are not what was written
     """
-    if len(data) < _HEAD.size:
+    if len(data) < _HEAD.size + _COUNT.size:
         raise ValueError("it is cut short")
-    version, checksum, count = _HEAD.unpack_from(data)
+    version, checksum = _HEAD.unpack_from(data)
     if version != _VERSION:
         raise ValueError(f"its form {version} is not known")
     if crc32(memoryview(data)[_HEAD.size :]) != checksum:
         raise ValueError("its checksum does not fit")
-    integers = iter(struct.unpack_from(f"<{count}Q", data, _HEAD.size))
-    offset = _HEAD.size + 8 * count
+    offset = _HEAD.size + _COUNT.size
+    (count,) = _COUNT.unpack_from(data, _HEAD.size)
+    integers = iter(struct.unpack_from(f"<{count}Q", data, offset))
+    offset += 8 * count
     commits: list[Commit] = []
     for ts in integers:
         document_count, entry_count = next(integers), next(integers)

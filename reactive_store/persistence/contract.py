@@ -19,9 +19,12 @@ Promises, held by one suite against every implementation:
    whether rows may remain.
 5. **Keys.** Within one commit ends take effect before beginnings, in whatever order they are
    listed, so a key one document leaves another may take. Beginning a key that its own document
-   already holds changes nothing. Giving a key to a second document, or to one that does not exist,
-   is an AssertionError. An update that changes no key carries no IndexWrite: the entry keeps
-   pointing at the document, and reads at T return the version of T.
+   already holds changes nothing. An index holds documents of one table. The commit that carries an
+   IndexWrite writes its document too, and a key begins only for a document the commit leaves alive:
+   anything else is an AssertionError and nothing is written. No key is given to a second document
+   while the first has it; the caller sees to that, and a store that notices, at once or when it
+   puts the commit into its final place, takes no more. An update that changes no key carries no
+   IndexWrite: the entry keeps pointing at the document, and reads at T return the version of T.
 6. **Backfill.** `backfill` adds entries to an index for documents whose current version is still
    the one seen; others are skipped, since a later commit has already written their entry. For that,
    while an index is under construction, every write of a document carries its IndexWrites, also

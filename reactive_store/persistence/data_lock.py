@@ -61,16 +61,23 @@ class DataLock:
     def acquire(self) -> None:
         """Take the directory, making it if need be. Waits a fifth of a second at most.
 
-        Raises   BadRequest[DataDirectoryInUse] when another process has it; the message names it
+        Raises   BadRequest[DataDirectoryInUse] when another process has it; the message names it;
+                 BadRequest[DataDirectoryUnusable] when it cannot be made or written to
         """
-        self._directory.mkdir(parents=True, exist_ok=True)
         try:
+            self._directory.mkdir(parents=True, exist_ok=True)
             self._lock.acquire(timeout=_PATIENCE_S, poll_interval=_POLL_S)
         except Timeout as error:
             raise BadRequest(
                 f"The data directory {self._directory} is in use by {_read_note(self._directory)}. "
                 "Stop that process, or choose another data directory.",
                 code="DataDirectoryInUse",
+            ) from error
+        except OSError as error:
+            raise BadRequest(
+                f"The data directory {self._directory} cannot be used: "
+                f"{error.strerror or error}. Choose another one, or make it writable.",
+                code="DataDirectoryUnusable",
             ) from error
         self._started_ms = self._runtime.now_ns() // 1_000_000
         self._write_note(None)

@@ -20,7 +20,7 @@ import sqlite3
 from collections.abc import Sequence
 from typing import Final
 
-from reactive_store.errors import StoreError
+from reactive_store.errors import StoreError, StoreFailed
 from reactive_store.limits import Limits
 from reactive_store.persistence.contract import Commit
 from reactive_store.persistence.memtable import Memtable
@@ -145,6 +145,11 @@ class Materialiser:
         except (StoreError, AssertionError, sqlite3.Error) as error:
             self._health.fail(error)
             _LOG.critical("writing the tables failed, accepting no more commits: %s", error)
+        except asyncio.CancelledError:
+            # The loop is being torn down. What was set aside stays where it is, in the log; another
+            # round in this process could not tell how far this one came.
+            self._health.fail(StoreFailed("The store was stopped while it was writing."))
+            raise
         finally:
             self._round = None
             self._update_room()

@@ -209,23 +209,23 @@ class MemoryPersistence:
                 index.begin(write.key, self._documents[write.table, write.id], ts)
 
     def _assert_keys_free(self, commit: Commit) -> None:
-        """Refuse a commit that gives a key to two documents, or to none, before it acts."""
+        """Refuse a commit whose entries break promise 5, before it acts."""
         left = {(write.index, write.key) for write in commit.entries if not write.present}
         written = {(write.table, write.id): write.value for write in commit.documents}
         for write in commit.entries:
-            if not write.present:
-                continue
             pair = (write.table, write.id)
-            document = self._documents.get(pair)
-            value = written.get(pair, document and document.value)
-            index = self._indexes.get(write.index)
-            holder = None if index is None else index.present.get(write.key)
-            taken = (
-                holder is not None
-                and holder.document is not document
-                and (write.index, write.key) not in left
-            )
-            if value is None or taken:
+            is_refused = pair not in written
+            if write.present and not is_refused:
+                document = self._documents.get(pair)
+                index = self._indexes.get(write.index)
+                holder = None if index is None else index.present.get(write.key)
+                is_taken = (
+                    holder is not None
+                    and holder.document is not document
+                    and (write.index, write.key) not in left
+                )
+                is_refused = is_taken or written[pair] is None
+            if is_refused:
                 raise AssertionError(f"index {write.index}: key {write.key.hex()} cannot be given")
 
     def get(self, table: TableNumber, id: bytes, at: Timestamp) -> Row | None:

@@ -68,7 +68,8 @@ class Space:
         self._keys.check()
         sorted_keys = self._keys.ascending(b"", None, len(self.versions) + 1)
         assert sorted([*sorted_keys, *self._unsorted]) == sorted(self.versions)
-        for version in self.versions.values():
+        for newest in self.versions.values():
+            version = newest
             while version[2] is not None:
                 assert version[0] > version[2][0]
                 version = version[2]
@@ -151,7 +152,7 @@ def find_row(spaces: Sequence[Space], key: bytes, id: bytes, at: int) -> Row | N
 
 
 class Overlay:
-    """What layers know of one range's space: an index, or a table by id (then `changes` is None)."""
+    """What layers know of one index, or of one table by id (then `changes` is None)."""
 
     __slots__ = ("changes", "documents")
 
@@ -192,6 +193,8 @@ class Overlay:
                 ):
                     bound = keys[-1]
                 changed += keys
+            if changed and bound is not None:
+                changed = [key for key in changed if (key >= bound if descending else key <= bound)]
             fresh = self._lay_over(found, changed, at)
             if changed:
                 fresh.sort(reverse=descending)
@@ -209,13 +212,16 @@ class Overlay:
 
     def _lay_over(self, found: list[Row], changed: list[bytes], at: int) -> list[Row]:
         """The rows of the tables brought to `at`, and those that only the layers know."""
-        documents = self.documents
         told: dict[bytes, Row | None] = {}
         for key in changed:
             if key not in told:
                 row = self._changed_row(key, at)
                 if row is not UNKNOWN:
                     told[key] = row
+        ids = [row[1] for row in found]
+        documents = [s for s in self.documents if not s.versions.keys().isdisjoint(ids)]
+        if not documents and not told:
+            return found
         rows: list[Row] = []
         for row in found:
             if row.key not in told:

@@ -1,15 +1,14 @@
-"""Commits kept in one SQLite file: one connection writes on a thread, one reads where it is called.
+"""Commits kept in two SQLite files: a log that is written at once, tables that follow behind.
 
-Readers never wait for the writer, nor it for them: the file is in write-ahead-log mode. The reading
-connection keeps one view of the file open and renews it when asked for a timestamp the view may
-not contain; between two commits reads therefore share a view and its warm cache. A view is never
-older than `last_ts` was when it was opened, and what it shows beyond the timestamp asked for is
-put back from the history, so its exact age does not matter.
+`append` makes a batch durable as one row of the log and puts it into a memtable; the materialiser
+moves it to the tables later. A read asks the tables, through a view that stays as it is between two
+rounds and so keeps its cache, and lays over what is in the memtables. At a timestamp all of which
+is in the tables it asks them alone.
 
-The log is copied into the file (a checkpoint) when nothing was written for a moment, or when it has
-grown past a bound. Both happen on the writer's thread after a batch was acknowledged.
+What is no commit (backfill, drop, trim, globals) is written to the tables at once. Where pending
+commits matter to it they are moved first.
 
-Source: SQLite's documentation of write-ahead logging, and docs/architecture.md.
+Source: docs/decisions/0013-log-first.md and docs/architecture.md.
 """
 
 from __future__ import annotations
@@ -19,12 +18,11 @@ import sqlite3
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, Final, TypeVar
-
-import aiosqlite
+from typing import TypeVar
 
 from reactive_store.errors import StoreFailed
 from reactive_store.limits import Limits
+from reactive_store.persistence.batch_code import encode_batch
 from reactive_store.persistence.contract import (
     BackfillEntry,
     Commit,
@@ -34,143 +32,110 @@ from reactive_store.persistence.contract import (
     TableNumber,
     Timestamp,
 )
-from reactive_store.persistence.sqlite_format import (
-    Synchronous,
-    connect_reader,
-    connect_writer,
-)
+from reactive_store.persistence.materialiser import Materialiser
+from reactive_store.persistence.memtable import UNKNOWN, Overlay, find_row
+from reactive_store.persistence.sqlite_format import Synchronous
+from reactive_store.persistence.sqlite_log import SqliteLog, log_path
+from reactive_store.persistence.sqlite_tables import SqliteTables
 from reactive_store.persistence.sqlite_writes import (
-    SQL,
     begin_drop,
     drop_rows,
     fill_entries,
-    read_clock,
     read_drops,
     store_global,
     trim_rows,
-    write_commits,
 )
+from reactive_store.persistence.writer_thread import Health, refused
+from reactive_store.runtime import Runtime, SystemRuntime
 
 __all__ = ["SqlitePersistence"]
 
 T = TypeVar("T")
 
-_NO_VIEW: Final = -1
-
-# A row written dirties about a page of 4 KiB in the log.
-_CHECKPOINT_ROWS: Final = 1000  # worth a checkpoint when nothing else happens
-_CHECKPOINT_ROWS_AT_MOST: Final = 4_000  # a checkpoint even under load; bounds the log's length
-_IDLE_S: Final = 0.1
-
-_make_row: Final[Callable[[Any], Row]] = Row._make
-
-
-def _scans(name: str) -> dict[tuple[bool, bool], str]:
-    """The four forms of a range query by (descending, has an upper bound)."""
-    return {
-        (descending, bounded): SQL[
-            f"{name}_{'descending' if descending else 'ascending'}{'' if bounded else '_unbounded'}"
-        ]
-        for descending in (False, True)
-        for bounded in (False, True)
-    }
-
-
-_SCAN: Final = _scans("scan")
-_SCAN_TABLE: Final = _scans("scan_table")
-_SCAN_PAST: Final = {False: SQL["scan_past_ascending"], True: SQL["scan_past_descending"]}
-_GET: Final = SQL["get"]
-_VERSION_OF_DOCUMENT: Final = SQL["version_of_document"]
-_VERSION_OF_ENTRY: Final = SQL["version_of_entry"]
-
-
-class _Writer(aiosqlite.Connection):
-    """A connection that runs whole pieces of work on its thread: one hop per piece, not per row."""
-
-    def __init__(self, connection: sqlite3.Connection) -> None:
-        super().__init__(lambda: connection, iter_chunk_size=64)
-        # What was acknowledged is on disk, so a process that ends in a hurry need not wait for us.
-        self._thread.daemon = True
-
-    async def run(self, work: Callable[[sqlite3.Connection], T]) -> T:
-        """The result of `work`, run after everything that was handed in before it."""
-        future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
-        self._tx.put_nowait((future, partial(work, self._conn)))
-        return await future
-
-    def submit(self, work: Callable[[sqlite3.Connection], None]) -> None:
-        """Let `work` run; nobody waits for it."""
-        self._tx.put_nowait((None, partial(work, self._conn)))
-
 
 class SqlitePersistence:
-    """The contract's promises over one file. Open with `SqlitePersistence.open`.
+    """The contract's promises over two files. Open with `SqlitePersistence.open`.
 
     Belongs to the event loop it was opened on. One process at a time: take a `DataLock` first.
     """
 
     __slots__ = (
-        "_closed",
-        "_failure",
-        "_idle_timer",
+        "_entrance",
+        "_health",
+        "_index_tables",
+        "_is_closed",
         "_last_ts",
         "_limits",
-        "_newest_end",
-        "_next_doc",
-        "_opened_ts",
-        "_reader",
-        "_rows_in_log",
-        "_submitted",
+        "_log",
+        "_materialiser",
         "_submitted_ts",
-        "_view_ts",
-        "_writer",
+        "_tables",
     )
 
     def __init__(
-        self, writer: _Writer, reader: sqlite3.Connection, clock: tuple[int, int], limits: Limits
+        self,
+        log: SqliteLog,
+        tables: SqliteTables,
+        *,
+        health: Health,
+        limits: Limits,
+        runtime: Runtime,
     ) -> None:
-        self._writer = writer
-        self._reader = reader
+        self._log = log
+        self._tables = tables
+        self._health = health
         self._limits = limits
-        # Set on the writer's thread once a batch is durable; read anywhere.
-        self._last_ts, self._next_doc = clock
-        self._opened_ts = self._last_ts
-        # The newest timestamp handed to the writer. At or above it there is no past to look at.
+        self._materialiser = Materialiser(
+            log, tables, health=health, limits=limits, runtime=runtime
+        )
+        # Newest commit that is durable. Moved together with the memtable, by `_logged`.
+        self._last_ts = tables.written_ts
+        # Newest commit handed to the log.
         self._submitted_ts = self._last_ts
-        self._submitted = 0  # batches handed in; tells the idle timer whether anything happened
-        # Per index, the newest end of an entry handed to the writer since the file was opened.
-        self._newest_end: dict[int, int] = {}
-        # The reader's open view holds every commit up to here; _NO_VIEW: none is open.
-        self._view_ts = _NO_VIEW
-        self._rows_in_log = 0  # since the last checkpoint
-        self._idle_timer: asyncio.TimerHandle | None = None
-        self._failure: BaseException | None = None  # what ended writing; set once, on the thread
-        self._closed = False
+        # Appends that wait for room keep their order here.
+        self._entrance = asyncio.Lock()
+        # The table of each index met so far; an index holds documents of one table only.
+        self._index_tables: dict[int, int] = {}
+        self._is_closed = False
 
     @classmethod
     async def open(
-        cls, path: Path, *, synchronous: Synchronous = "FULL", limits: Limits | None = None
+        cls,
+        path: Path,
+        *,
+        synchronous: Synchronous = "FULL",
+        limits: Limits | None = None,
+        runtime: Runtime | None = None,
     ) -> SqlitePersistence:
-        """Open the file, or make it.
+        """Open the data file `path` and its log beside it, or make them.
 
+        Cost     reads what the log holds: about 10 µs per document that was not yet in the tables
         Raises   BadRequest[DataDirectoryTooNew] when a newer version of the product wrote it,
                  BadRequest[DataFileUnreadable] when it is damaged, foreign or out of reach
         """
         limits = Limits() if limits is None else limits
-        # Here and not on the thread: if it fails, no thread is left behind that the loop would have
-        # to outlive. Opening takes a moment, and nobody is served before it is done.
-        connection = connect_writer(path, synchronous, limits)
-        writer = _Writer(connection)
-        await writer
+        runtime = SystemRuntime() if runtime is None else runtime
+        health = Health()
+        tables = await SqliteTables.open(path, synchronous, limits, health)
+        log: SqliteLog | None = None
         try:
-            clock = await writer.run(read_clock)
-            reader = connect_reader(path, limits)
+            log = await SqliteLog.open(log_path(path), synchronous, limits, health)
+            # All of it before any of it counts: a damaged log changes nothing.
+            batches = list(log.read(tables.written_ts))
         except BaseException:
-            await writer.close()
+            await tables.close()
+            if log is not None:
+                await log.close()
             raise
-        store = cls(writer, reader, clock, limits)
-        for index in await writer.run(read_drops):
-            await store.drop_index(IndexId(index))
+        store = cls(log, tables, health=health, limits=limits, runtime=runtime)
+        try:
+            for commits, size in batches:
+                store._take(commits, size)
+            for index in await tables.thread.run(read_drops):
+                await store.drop_index(IndexId(index))
+        except BaseException:
+            await store.close()
+            raise
         return store
 
     @property
@@ -179,29 +144,15 @@ class SqlitePersistence:
 
     # Reads
 
-    def _renew_view(self) -> None:
-        if self._view_ts != _NO_VIEW:
-            self._reader.execute("COMMIT")
-            self._view_ts = _NO_VIEW
-        # In this order: the view opens with its first query, so it can only hold more.
-        view_ts = self._last_ts
-        self._reader.execute("BEGIN")
-        self._view_ts = view_ts
-
-    def _release_view(self) -> None:
-        if self._view_ts != _NO_VIEW:
-            self._view_ts = _NO_VIEW
-            self._reader.execute("COMMIT")
-
     def get(self, table: TableNumber, id: bytes, at: Timestamp) -> Row | None:
-        if at > self._view_ts:
-            self._renew_view()
-        found = self._reader.execute(_GET, (table, id)).fetchone()
-        if found is None:
-            return None
-        if found[2] <= at:
-            return None if found[3] is None else _make_row(found)
-        return self._past_row(_make_row(found), _VERSION_OF_DOCUMENT, table, at)
+        if at > self._materialiser.floor_ts:
+            for layer in self._materialiser.layers:
+                space = layer.documents.get(table)
+                if space is not None:
+                    row = find_row((space,), id, id, at)
+                    if row is not UNKNOWN:
+                        return row
+        return self._tables.get(table, id, at)
 
     def scan(
         self,
@@ -213,21 +164,21 @@ class SqlitePersistence:
         descending: bool,
         limit: int,
     ) -> Page:
-        if at > self._view_ts:
-            self._renew_view()
-        parameters = (index, start, end, at, limit + 1)
-        statement = _SCAN[descending, end is not None]
-        rows = list(map(_make_row, self._reader.execute(statement, parameters)))
-        if at < self._submitted_ts:
-            rows = self._rows_as_of(rows, _VERSION_OF_ENTRY, index, at)
-            if self._newest_end.get(index, self._opened_ts) > at:
-                past = self._reader.execute(_SCAN_PAST[descending], parameters).fetchall()
-                if past:
-                    rows += map(_make_row, past)
-                    rows.sort(reverse=descending)
-        if len(rows) > limit:
-            return Page(rows[:limit], exhausted=False)
-        return Page(rows, exhausted=True)
+        overlay = self._index_overlay(index) if at > self._materialiser.floor_ts else None
+        if overlay is None:
+            rows = self._tables.index_rows(index, start, end, at, descending, limit + 1)
+        else:
+            rows = overlay.merge_rows(
+                lambda low, high, count: self._tables.index_rows(
+                    index, low, high, at, descending, count
+                ),
+                start,
+                end,
+                at,
+                descending=descending,
+                count=limit + 1,
+            )
+        return _page(rows, limit)
 
     def scan_table(
         self,
@@ -239,211 +190,195 @@ class SqlitePersistence:
         descending: bool,
         limit: int,
     ) -> Page:
-        if at > self._view_ts:
-            self._renew_view()
-        statement = _SCAN_TABLE[descending, end is not None]
-        rows: list[Row] = []
-        while True:
-            missing = limit + 1 - len(rows)
-            parameters = (table, start, end, at, missing)
-            found = list(map(_make_row, self._reader.execute(statement, parameters)))
-            rows += self._rows_as_of(found, _VERSION_OF_DOCUMENT, table, at)
-            if len(rows) > limit:
-                return Page(rows[:limit], exhausted=False)
-            if len(found) < missing:
-                return Page(rows, exhausted=True)
-            # Some of the documents were made after `at`; more may lie beyond the last one.
-            if descending:
-                end, statement = found[-1].key, _SCAN_TABLE[True, True]
-            else:
-                start = found[-1].key + b"\x00"
-
-    def _rows_as_of(self, rows: list[Row], statement: str, space: int, at: int) -> list[Row]:
-        """The rows with the versions of `at`; those without one are left out."""
-        for row in rows:
-            if row[2] > at:
-                break
+        overlay = None
+        if at > self._materialiser.floor_ts:
+            layers = self._materialiser.layers
+            spaces = [layer.documents[table] for layer in layers if table in layer.documents]
+            overlay = Overlay(None, spaces) if spaces else None
+        if overlay is None:
+            rows = self._tables.table_rows(table, start, end, at, descending, limit + 1)
         else:
-            return rows
-        versions = (
-            row if row[2] <= at else self._past_row(row, statement, space, at) for row in rows
-        )
-        return [row for row in versions if row is not None]
+            rows = overlay.merge_rows(
+                lambda low, high, count: self._tables.table_rows(
+                    table, low, high, at, descending, count
+                ),
+                start,
+                end,
+                at,
+                descending=descending,
+                count=limit + 1,
+            )
+        return _page(rows, limit)
 
-    def _past_row(self, row: Row, statement: str, space: int, at: int) -> Row | None:
-        """The row with the version of `at`; `space` is the table or index its key belongs to."""
-        version = self._reader.execute(statement, (at, space, row.key)).fetchone()
-        if version is None or version[0] > at:
-            return None
-        return Row(row.key, row.id, *version)
+    def _index_overlay(self, index: IndexId) -> Overlay | None:
+        """What the memtables may know of an index; None: nothing."""
+        table = self._index_tables.get(index)
+        if table is None:
+            table = self._tables.table_of(index)
+            if table is None:
+                return None  # neither a memtable nor the tables hold anything of it
+            self._index_tables[index] = table
+        changes, documents = [], []
+        for layer in self._materialiser.layers:
+            space = layer.documents.get(table)
+            if space is not None:
+                documents.append(space)
+                changed = layer.indexes.get(index)
+                if changed is not None:
+                    changes.append(changed)
+        return Overlay(changes, documents) if documents else None
 
     def get_global(self, name: str) -> bytes | None:
-        self._release_view()
-        found = self._reader.execute(SQL["get_global"], (name,)).fetchone()
-        return None if found is None else bytes(found[0])
+        return self._tables.get_global(name)
 
-    # Writes
+    # Commits
 
     async def append(self, commits: Sequence[Commit]) -> None:
+        self._ensure_open()
+        if self._entrance.locked() or not self._materialiser.has_room():
+            async with self._entrance:
+                await self._materialiser.wait_room()
+                self._ensure_open()
+                waiter = self._submit(commits)
+        else:
+            waiter = self._submit(commits)
+        if waiter is not None:
+            await waiter
+
+    def _submit(self, commits: Sequence[Commit]) -> asyncio.Future[None] | None:
         newest = self._submitted_ts
         for commit in commits:
             if commit.ts <= newest:
                 raise AssertionError(f"commit {commit.ts} is not above {newest}")
             newest = commit.ts
         if not commits:
-            return
+            return None
+        batch = encode_batch(commits)
         self._submitted_ts = newest
-        self._submitted += 1
+        waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._log.append(newest, batch, partial(self._logged, commits, len(batch), waiter))
+        return waiter
+
+    def _logged(
+        self,
+        commits: Sequence[Commit],
+        size: int,
+        waiter: asyncio.Future[None],
+        error: BaseException | None,
+    ) -> None:
+        """On the loop, in order, also when whoever waited has gone."""
+        if error is None:
+            self._take(commits, size)
+        if waiter.done():
+            return
+        if error is None:
+            waiter.set_result(None)
+        elif isinstance(error, sqlite3.Error):
+            failure = refused(error)
+            failure.__cause__ = error
+            waiter.set_exception(failure)
+        else:
+            waiter.set_exception(error)
+
+    def _take(self, commits: Sequence[Commit], size: int) -> None:
+        """Let reads see commits that the log holds."""
+        tables = self._index_tables
         for commit in commits:
             for entry in commit.entries:
-                if not entry.present:
-                    self._newest_end[entry.index] = commit.ts
-        await self._write(partial(self._append_commits, commits))
-        self._plan_checkpoint()
-
-    def _append_commits(self, commits: Sequence[Commit], connection: sqlite3.Connection) -> None:
-        """On the writer's thread. Ends even if whoever waits for it is cancelled."""
-        work = partial(write_commits, commits=commits, next_doc=self._next_doc)
-        next_doc, rows = self._transact(work, connection)
-        self._next_doc = next_doc
-        self._rows_in_log += rows
+                tables[entry.index] = entry.table
         self._last_ts = commits[-1].ts
+        self._submitted_ts = max(self._submitted_ts, self._last_ts)
+        self._materialiser.add(commits, size)
+
+    # Other writes
 
     async def backfill(self, index: IndexId, entries: Sequence[BackfillEntry]) -> int:
-        work = partial(fill_entries, index=index, entries=entries)
-        return await self._write_rows(work, len(entries))
+        self._ensure_open()
+        missing, is_pending = self._missing(index, entries)
+        if is_pending:
+            # Once per index: documents older than the index are in the tables from then on.
+            await self._materialiser.settle()
+            missing, _ = self._missing(index, missing)
+        # A commit that gets into the log from here on finds the entry in the tables when it is
+        # moved there itself, and ends it or keeps it as it says.
+        return await self._write(partial(fill_entries, index=index, entries=missing), len(missing))
+
+    def _missing(
+        self, index: IndexId, entries: Sequence[BackfillEntry]
+    ) -> tuple[list[BackfillEntry], bool]:
+        """The entries no pending commit has an answer to, and whether some of them have to wait.
+
+        A newer version has written its own entry; so has the version seen, if it is as young as
+        the index. Only what is in the tables can be pointed at there.
+        """
+        missing, is_pending = [], False
+        layers = self._materialiser.layers
+        for entry in entries:
+            for layer in layers:
+                space = layer.documents.get(entry.table)
+                version = None if space is None else space.versions.get(entry.id)
+                if version is not None:
+                    changes = layer.indexes.get(index)
+                    is_written = changes is not None and entry.key in changes.versions
+                    if version[0] == entry.seen_ts and not is_written:
+                        missing.append(entry)
+                        is_pending = True
+                    break
+            else:
+                missing.append(entry)
+        return missing, is_pending
 
     async def drop_index(self, index: IndexId) -> None:
-        await self._write_rows(partial(begin_drop, index=index), 1)
+        self._ensure_open()
+        # What is pending would come back to the tables after they were cleared.
+        await self._materialiser.settle()
+        await self._write(partial(begin_drop, index=index), 1)
+        self._index_tables.pop(index, None)
         limit = self._limits.trim_rows
-        # In pieces, so that commits get their turn in between.
-        while not await self._write_rows(partial(drop_rows, index=index, limit=limit), limit):
+        # In pieces, so that others get their turn in between.
+        while not await self._write(partial(drop_rows, index=index, limit=limit), limit):
             pass
 
     async def trim(self, before: Timestamp) -> int:
+        self._ensure_open()
+        if before > self._materialiser.floor_ts:
+            await self._materialiser.settle()
         limit = self._limits.trim_rows
-        return await self._write_rows(partial(trim_rows, before=before, limit=limit), limit)
+        return await self._write(partial(trim_rows, before=before, limit=limit), limit)
 
     async def set_global(self, name: str, value: bytes) -> None:
-        await self._write_rows(partial(store_global, name=name, value=value), 1)
+        self._ensure_open()
+        await self._write(partial(store_global, name=name, value=value), 1)
 
-    async def _write_rows(self, work: Callable[[sqlite3.Connection], T], rows: int) -> T:
-        """A durable write that makes no commit; `rows` is what it may add to the log."""
-        result = await self._write(partial(self._transact, work))
-        self._rows_in_log += rows
-        # Commits are told apart by their timestamps; this change has none, so the view must go.
-        if not self._closed:
-            self._release_view()
-        self._plan_checkpoint()
+    async def _write(self, work: Callable[[sqlite3.Connection], T], rows: int) -> T:
+        result = await self._tables.write(work, rows)
+        self._materialiser.note_change()
         return result
 
-    async def _write(self, work: Callable[[sqlite3.Connection], T]) -> T:
-        if self._closed:
+    def _ensure_open(self) -> None:
+        if self._is_closed:
             raise StoreFailed("The store is closed.")
-        try:
-            return await self._writer.run(work)
-        except sqlite3.Error as error:
-            raise StoreFailed(
-                f"The data file did not take a write: {error}. No more writes are accepted until "
-                "the server is started again; make room on the disk or repair it first."
-            ) from error
-
-    def _transact(
-        self, work: Callable[[sqlite3.Connection], T], connection: sqlite3.Connection
-    ) -> T:
-        """On the writer's thread: all of `work`, or nothing and never again."""
-        if self._failure is not None:
-            raise StoreFailed(
-                f"An earlier write failed ({self._failure}); start the server again to write."
-            ) from self._failure
-        try:
-            connection.execute("BEGIN IMMEDIATE")
-            result = work(connection)
-            connection.execute("COMMIT")
-        except BaseException as error:
-            self._failure = error
-            self._roll_back(connection)
-            raise
-        return result
-
-    @staticmethod
-    def _roll_back(connection: sqlite3.Connection) -> None:
-        try:
-            # SQLite has often rolled back by itself, and a disk that fails may fail here again.
-            # Either way the log ends before this transaction, which is all that counts.
-            if connection.in_transaction:
-                connection.execute("ROLLBACK")
-        except sqlite3.Error:
-            return
-
-    # The log
-
-    def _plan_checkpoint(self) -> None:
-        if self._rows_in_log >= _CHECKPOINT_ROWS_AT_MOST:
-            self._checkpoint()
-        elif self._rows_in_log >= _CHECKPOINT_ROWS and self._idle_timer is None:
-            self._watch_for_idleness()
-
-    def _watch_for_idleness(self) -> None:
-        loop = asyncio.get_running_loop()
-        self._idle_timer = loop.call_later(_IDLE_S, self._checkpoint_if_idle, self._submitted)
-
-    def _checkpoint_if_idle(self, submitted: int) -> None:
-        self._idle_timer = None
-        if self._closed or self._rows_in_log < _CHECKPOINT_ROWS:
-            return
-        if submitted == self._submitted:
-            self._checkpoint()
-        else:
-            self._watch_for_idleness()
-
-    def _checkpoint(self) -> None:
-        """Copy the log into the file; an open view would keep the log from being used anew."""
-        if self._closed:
-            return
-        self._rows_in_log = 0
-        self._release_view()
-        self._writer.submit(self._copy_log)
-
-    def _copy_log(self, connection: sqlite3.Connection) -> None:
-        try:
-            connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
-        except sqlite3.Error as error:
-            # Nothing is lost, the log holds it all; but this disk can no longer be trusted.
-            self._failure = self._failure or error
+        self._health.ensure()
 
     async def close(self) -> None:
-        """Wait for writes under way, then let go of the file. Idempotent."""
-        if self._closed:
+        """Wait for writes under way, move what is pending, then let go of the files. Idempotent."""
+        if self._is_closed:
             return
-        self._closed = True
-        if self._idle_timer is not None:
-            self._idle_timer.cancel()
-            self._idle_timer = None
-        self._release_view()
-        self._reader.close()
-        await self._writer.run(self._copy_whole_log)
-        await self._writer.close()
-
-    def _copy_whole_log(self, connection: sqlite3.Connection) -> None:
-        if self._failure is not None:
-            return
-        try:
-            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
-        except sqlite3.Error as error:
-            self._failure = error
+        self._is_closed = True
+        await self._log.flush()
+        await self._materialiser.close()
+        await self._log.close()
+        await self._tables.close()
 
     def check(self) -> list[str]:
-        """What is wrong with the file, one line each; empty when it is sound.
+        """What is wrong with the files, one line each; empty when they are sound.
 
         Cost     reads everything
         """
-        self._release_view()
-        problems = [
-            f"file: {line}"
-            for (line,) in self._reader.execute("PRAGMA quick_check(20)")
-            if line != "ok"
-        ]
-        for name in ("check_entries", "check_entry_history", "check_history", "check_clock"):
-            problems += [line for (line,) in self._reader.execute(SQL[name])]
-        return problems
+        return [*self._tables.check(), *self._log.check()]
+
+
+def _page(rows: list[Row], limit: int) -> Page:
+    if len(rows) > limit:
+        return Page(rows[:limit], exhausted=False)
+    return Page(rows, exhausted=True)

@@ -17,7 +17,14 @@ from reactive_store.errors import BadRequest
 from reactive_store.limits import Limits
 from reactive_store.persistence.statements import load_statements
 
-__all__ = ["FORMAT_VERSION", "Synchronous", "connect_log", "connect_reader", "connect_writer"]
+__all__ = [
+    "FORMAT_VERSION",
+    "Synchronous",
+    "connect_log",
+    "connect_reader",
+    "connect_writer",
+    "unreadable",
+]
 
 Synchronous = Literal["FULL", "NORMAL"]
 """FULL: a commit waits for the disk. NORMAL: loss of power may take the newest commits with it
@@ -68,7 +75,7 @@ def _connect(
     except (sqlite3.Error, OSError) as error:
         if connection is not None:
             connection.close()
-        raise _unreadable(path, error) from error
+        raise unreadable(path, error) from error
     except BadRequest:
         if connection is not None:
             connection.close()
@@ -140,7 +147,8 @@ def _create(connection: sqlite3.Connection, application: int, tables: str) -> No
     )
 
 
-def _unreadable(path: Path, error: Exception) -> BadRequest:
+def unreadable(path: Path, error: Exception) -> BadRequest:
+    """What whoever wanted to open a file is told."""
     return BadRequest(
         f"{path} cannot be opened: {error}. If the file is damaged, put back a copy or an export; "
         "if not, check that it is there and that this user may read and write it.",

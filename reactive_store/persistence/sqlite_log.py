@@ -21,7 +21,7 @@ from reactive_store.errors import BadRequest
 from reactive_store.limits import Limits
 from reactive_store.persistence.batch_code import decode_batch
 from reactive_store.persistence.contract import Commit
-from reactive_store.persistence.sqlite_format import Synchronous, connect_log
+from reactive_store.persistence.sqlite_format import Synchronous, connect_log, unreadable
 from reactive_store.persistence.sqlite_writes import SQL
 from reactive_store.persistence.writer_thread import Health, WriterThread
 
@@ -101,18 +101,24 @@ class SqliteLog:
 
         Raises   BadRequest[DataFileUnreadable] when a row is not what was written
         """
-        for ts, batch in self._copier.execute(_READ, (after,)):
-            try:
-                commits = decode_batch(batch)
-                if not commits or commits[-1].ts != ts:
-                    raise ValueError("it does not belong to its place")
-            except ValueError as error:
-                raise BadRequest(
-                    f"{self._path}: the batch of timestamp {ts} is damaged: {error}. Put back a "
-                    "copy of both data files or an export; nothing was changed.",
-                    code="DataFileUnreadable",
-                ) from error
-            yield commits, len(batch)
+        try:
+            for ts, batch in self._copier.execute(_READ, (after,)):
+                yield self._decode(ts, batch), len(batch)
+        except sqlite3.Error as error:
+            raise unreadable(self._path, error) from error
+
+    def _decode(self, ts: int, batch: bytes) -> list[Commit]:
+        try:
+            commits = decode_batch(batch)
+            if not commits or commits[-1].ts != ts:
+                raise ValueError("it does not belong to its place")
+        except ValueError as error:
+            raise BadRequest(
+                f"{self._path}: the batch of timestamp {ts} is damaged: {error}. Put back a copy "
+                "of both data files or an export; nothing was changed.",
+                code="DataFileUnreadable",
+            ) from error
+        return commits
 
     async def forget(self, through: int) -> None:
         """Delete what the tables hold durably: every batch up to `through`.

@@ -84,6 +84,7 @@ class WriterThread(aiosqlite.Connection):
     ) -> T:
         """On the thread."""
         self._health.ensure()
+        before = None
         try:
             if synchronous is not None:
                 (before,) = connection.execute("PRAGMA synchronous").fetchone()
@@ -91,7 +92,7 @@ class WriterThread(aiosqlite.Connection):
             connection.execute("BEGIN IMMEDIATE")
             result = work(connection)
             connection.execute("COMMIT")
-            if synchronous is not None:
+            if before is not None:
                 connection.execute(f"PRAGMA synchronous = {before}")
         except BaseException as error:
             self._health.fail(error)

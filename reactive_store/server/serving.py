@@ -85,7 +85,7 @@ async def serve_app(
         url = url_of(host, api)
         servers = [(_server(app, "on", limits, compression, lambda: ready(url)), api)]
         if site_port is not None:
-            site = sockets.enter_context(listen(host, site_port))
+            site = sockets.enter_context(listen(host, site_port, option="--site-port"))
             # The site's paths are those below `/http`; it shares the life of the application.
             below = _BelowHttp(app)
             servers.append((_server(below, "off", limits, compression, _do_nothing), site))
@@ -96,8 +96,8 @@ async def serve_app(
         await _run([server for server, _ in servers], tasks, stop, runtime)
 
 
-def listen(host: str, port: int) -> socket.socket:
-    """A socket that listens on an address.
+def listen(host: str, port: int, *, option: str = "--port") -> socket.socket:
+    """A socket that listens on an address; `option` is how users choose its port.
 
     Raises   BadRequest[PortInUse, PortNotAllowed, AddressNotUsable] with what to do
     """
@@ -118,7 +118,7 @@ def listen(host: str, port: int) -> socket.socket:
         listening.listen(_BACKLOG)
     except OSError as error:
         listening.close()
-        raise _explained(error, host, port) from error
+        raise _explained(error, host, port, option) from error
     listening.setblocking(False)
     return listening
 
@@ -130,16 +130,16 @@ def url_of(host: str, listening: socket.socket) -> str:
     return f"http://[{name}]:{port}" if ":" in name else f"http://{name}:{port}"
 
 
-def _explained(error: OSError, host: str, port: int) -> BadRequest:
+def _explained(error: OSError, host: str, port: int, option: str) -> BadRequest:
     if error.errno == errno.EADDRINUSE:
         return BadRequest(
-            f"port {port} is in use on {host}: stop what runs there, or use --port to choose "
-            "another (--port 0 takes a free one)",
+            f"port {port} is in use on {host}: stop what runs there, or use {option} to choose "
+            f"another ({option} 0 takes a free one)",
             code="PortInUse",
         )
     if error.errno == errno.EACCES:
         return BadRequest(
-            f"port {port} is reserved for the system; use --port to choose one above 1023",
+            f"port {port} is reserved for the system; use {option} to choose one above 1023",
             code="PortNotAllowed",
         )
     return BadRequest(

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
 from pathlib import Path
@@ -147,7 +148,8 @@ class TestCaller:
 
         Shapes   function: its path, a reference or the function itself; args by name, in either
                  spelling
-        Raises   ConvexError as the app raised it; FunctionError for everything else that fails
+        Raises   ConvexError as the app raised it; FunctionError for everything else that fails;
+                 BadRequest for a path that names no function
         """
         path = self._owner.path_of(function)
         runner = self._owner.backend.runner
@@ -222,9 +224,14 @@ class TestBackend(TestCaller):
         self._limits = limits or Limits()
         self._persistence = persistence
         self._backend: Backend | None = None
+        self._root_level = logging.WARNING  # what it was before `__aenter__`
         self._inline_calls = 0
 
     async def __aenter__(self) -> Self:
+        # A server shows what functions log from INFO on; so does this.
+        root = logging.getLogger()
+        self._root_level = root.level
+        root.setLevel(min(root.level, logging.INFO))
         app = self._load()
         try:
             self._backend = await Backend.open(
@@ -245,6 +252,7 @@ class TestBackend(TestCaller):
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        logging.getLogger().setLevel(self._root_level)
         backend, self._backend = self._backend, None
         if backend is not None:
             await backend.close()

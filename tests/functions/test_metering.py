@@ -388,3 +388,38 @@ async def test_a_mutation_that_waits_too_long_ends(tmp_path: Path):
 async def test_actions_may_compute_as_long_as_they_like(tmp_path: Path):
     async with Running.open(tmp_path, {"loops": LOOPS}, limits=SOON) as store:
         assert await store.action("loops:compute") == "computed"
+
+
+@pytest.mark.parametrize("ending", [KeyboardInterrupt, GeneratorExit, BaseException])
+async def test_what_would_end_more_than_the_call_ends_the_call(
+    watchdog: Watchdog, ending: type[BaseException]
+):
+    async def handler() -> None:
+        raise ending
+
+    with pytest.raises(BadRequest, match=f"tried to exit the process: {ending.__name__}"):
+        await metered(handler(), watchdog)
+
+
+async def test_a_cancellation_of_the_handlers_own_making_is_an_error_of_the_call(
+    watchdog: Watchdog,
+):
+    async def handler() -> None:
+        child = asyncio.ensure_future(asyncio.sleep(60))
+        await asyncio.sleep(0)
+        child.cancel()
+        await child
+
+    with pytest.raises(BadRequest, match="was cancelled by its own code"):
+        await metered(handler(), watchdog)
+
+
+async def test_a_cancellation_from_outside_passes_through(watchdog: Watchdog):
+    async def handler() -> None:
+        await asyncio.sleep(60)
+
+    task = asyncio.ensure_future(metered(handler(), watchdog))
+    await asyncio.sleep(0.01)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task

@@ -115,3 +115,13 @@ def test_the_note_says_pid_url_and_start(directory):
     lock.release()
     lock.release()
     assert [entry.name for entry in directory.iterdir()] in ([], ["lock"])
+
+
+@pytest.mark.parametrize("below", ["", "sub"])
+def test_a_directory_that_cannot_be_made_is_named(tmp_path: Path, below: str) -> None:
+    blocker = tmp_path / "file"
+    blocker.write_text("in the way")
+    with pytest.raises(BadRequest, match="cannot be used") as refused:
+        DataLock(blocker / below if below else blocker).acquire()
+    assert refused.value.code == "DataDirectoryUnusable"
+    assert str(blocker) in refused.value.message

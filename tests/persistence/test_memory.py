@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from reactive_store.limits import Limits
 from reactive_store.persistence.contract import (
     Commit,
@@ -36,6 +38,17 @@ async def test_trim_leaves_nothing_behind_of_what_is_gone():
     assert await store.trim(store.last_ts) == 100
     assert set(store.statistics().values()) == {0}
     store.check()
+
+
+async def test_a_commit_that_gives_a_key_to_two_documents_is_refused_as_a_whole():
+    store = MemoryPersistence()
+    await store.append([write(1, b"a" * 16, b"1", b"k")])
+    with pytest.raises(AssertionError):
+        await store.append([write(2, b"b" * 16, b"1", b"k")])
+    assert store.last_ts == 1
+    assert store.get(TABLE, b"b" * 16, Timestamp(2)) is None
+    rows = store.scan(INDEX, b"", None, Timestamp(2), descending=False, limit=9).rows
+    assert [row.id for row in rows] == [b"a" * 16]
 
 
 async def test_rows_of_the_newest_state_are_made_once():

@@ -1,4 +1,4 @@
-"""What is particular to the SQLite store: restarts, crashes, a full disk, the log, concurrency."""
+"""What is particular to the SQLite store: restarts, crashes, a full disk, log and tables."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from reactive_store.errors import BadRequest, StoreFailed
 from reactive_store.limits import Limits
 from reactive_store.persistence import sqlite as store_module
 from reactive_store.persistence.contract import (
+    BackfillEntry,
     Commit,
     DocumentWrite,
     IndexId,
@@ -44,6 +45,13 @@ def insert(ts, *, value=b"v", copies=1):
 
 def scan(store, at):
     return store.scan(INDEX, b"", None, Timestamp(at), descending=False, limit=100_000).rows
+
+
+def rows_of(path, query):
+    connection = sqlite3.connect(path)
+    rows = connection.execute(query).fetchall()
+    connection.close()
+    return rows
 
 
 @pytest.fixture
@@ -88,10 +96,12 @@ async def test_a_commit_without_writes_moves_the_clock_across_restarts(path):
     await again.close()
 
 
-async def test_closing_leaves_one_file_and_refuses_writes(path, store):
+async def test_closing_leaves_the_tables_an_empty_log_and_refuses_writes(path, store):
     await store.append([insert(1)])
     await store.close()
-    assert [entry.name for entry in path.parent.iterdir()] == [path.name]
+    assert {entry.name for entry in path.parent.iterdir()} == {"data.sqlite3", "log.sqlite3"}
+    assert rows_of(path.with_name("log.sqlite3"), "SELECT count(*) FROM log") == [(0,)]
+    assert rows_of(path, "SELECT last_ts FROM clock") == [(1,)]
     with pytest.raises(StoreFailed):
         await store.append([insert(2)])
 
@@ -138,7 +148,11 @@ async def test_a_drop_that_was_interrupted_is_finished_when_opened(path):
     store = await SqlitePersistence.open(path, limits=Limits(trim_rows=2))
     await store.append([insert(1, copies=20)])
     dropping = asyncio.ensure_future(store.drop_index(INDEX))
-    await asyncio.sleep(0)
+    while store._tables.rows_in_log < 2:  # the first piece
+        await asyncio.sleep(0)
+    await store._materialiser.settle()
+    while len(scan(store, 1)) == 20:
+        await asyncio.sleep(0)
     dropping.cancel()
     await store.close()
     again = await SqlitePersistence.open(path)
@@ -190,8 +204,9 @@ async def test_a_full_disk_ends_writing_and_not_reading(path):
 
 async def test_batches_waiting_behind_one_that_fails_fail_too(store):
     await store.append([insert(1)])
-    limit = await store._writer.run(lambda c: c.execute("PRAGMA page_count").fetchone()[0])
-    await store._writer.run(lambda c: c.execute(f"PRAGMA max_page_count = {limit}").fetchone())
+    thread = store._log._thread
+    limit = await thread.run(lambda c: c.execute("PRAGMA page_count").fetchone()[0])
+    await thread.run(lambda c: c.execute(f"PRAGMA max_page_count = {limit}").fetchone())
     big = store.append([insert(2, value=b"x" * 100_000)])
     small = store.append([Commit(Timestamp(3), (), ())])
     results = await asyncio.gather(big, small, return_exceptions=True)
@@ -201,17 +216,77 @@ async def test_batches_waiting_behind_one_that_fails_fail_too(store):
     assert len(scan(store, 3)) == 1
 
 
+async def test_tables_that_cannot_grow_end_writing_and_nothing_acknowledged_is_lost(path):
+    store = await SqlitePersistence.open(path)
+    await store.append([insert(1)])
+    await store._materialiser.settle()
+    thread = store._tables.thread
+    limit = await thread.run(lambda c: c.execute("PRAGMA page_count").fetchone()[0])
+    await thread.run(lambda c: c.execute(f"PRAGMA max_page_count = {limit}").fetchone())
+    for ts in range(2, 30):
+        await store.append([insert(ts, value=b"x" * 10_000, copies=3)])
+    with pytest.raises(StoreFailed, match="full"):
+        await store.trim(Timestamp(29))
+    with pytest.raises(StoreFailed, match="full"):
+        await store.append([insert(30)])
+    assert len(scan(store, 30)) == 1 + 28 * 3
+    assert len(scan(store, 2)) == 4
+    await store.close()
+    again = await SqlitePersistence.open(path)
+    assert again.last_ts == 29
+    assert len(scan(again, 30)) == 1 + 28 * 3
+    await again.append([insert(30)])
+    await again.close()
+    assert rows_of(path, "SELECT last_ts FROM clock") == [(30,)]
+
+
 # A process that ends
 
 _WRITER = """
-import asyncio, sys
+import asyncio, os, signal, sys
 from pathlib import Path
-sys.path[:0] = sys.argv[2:]
-from reactive_store.persistence.sqlite import SqlitePersistence
+path, place, *sys.path[:0] = sys.argv[1:]
+from reactive_store.persistence import materialiser
 from reactive_store.persistence.contract import *
+from reactive_store.persistence.sqlite import SqlitePersistence
+from reactive_store.persistence.sqlite_log import SqliteLog
+from reactive_store.persistence.sqlite_tables import SqliteTables
+from reactive_store.persistence import sqlite_log, sqlite_tables
+
+materialiser._ROUND_ROWS = 150  # rounds all the time
+sqlite_log._FORGET_ROWS = 2
+
+def die(*_):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+calls = 0
+
+def after(function, count):
+    def run(*arguments, **named):
+        global calls
+        result = function(*arguments, **named)
+        calls += 1
+        if calls == count:
+            die()
+        return result
+    return run
+
+if place == "between slices":
+    sqlite_tables._SLICE_DOCUMENTS = 4
+    sqlite_tables.write_commits = after(sqlite_tables.write_commits, 40)
+elif place == "tables written":
+    SqliteTables.checkpoint = die
+elif place == "tables durable":
+    SqliteLog.forget = die
+elif place == "log half trimmed":
+    sqlite_log._delete = after(sqlite_log._delete, 3)
+elif place == "log trimmed":
+    SqliteLog.copy_most = die
+elif place == "log copied":
+    SqliteLog.copy_rest = die
 
 async def main():
-    store = await SqlitePersistence.open(Path(sys.argv[1]))
+    store = await SqlitePersistence.open(Path(path))
     ts = store.last_ts
     while True:
         batch = []
@@ -228,28 +303,63 @@ async def main():
 
 asyncio.run(main())
 """
+_ROOT = str(store_module.__file__).rsplit("/reactive_store/", 1)[0]
+
+
+def run_until_killed(path, place="anywhere", lines=None):
+    """The last timestamp that was acknowledged; killed from outside after `lines` of them."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", _WRITER, str(path), place, _ROOT], stdout=subprocess.PIPE, text=True
+    )
+    acknowledged = 0
+    if lines is not None:
+        for _ in range(lines):
+            acknowledged = int(process.stdout.readline())
+        process.send_signal(signal.SIGKILL)
+    rest, _ = process.communicate(timeout=60)
+    assert process.returncode == -signal.SIGKILL
+    # A line cut in two by the kill is not an acknowledgement anybody read.
+    return max([acknowledged, *map(int, rest.rpartition("\n")[0].split())])
+
+
+def assert_complete(store, acknowledged):
+    """Every commit up to the last is there, whole, and the last is not below `acknowledged`."""
+    last = store.last_ts
+    assert last >= acknowledged
+    assert [row.key for row in scan(store, last)] == [
+        name(ts * 100 + n) for ts in range(1, last + 1) for n in range(5)
+    ]
+    assert store.check() == []
 
 
 async def test_what_was_acknowledged_survives_kill_9_and_the_rest_is_all_or_nothing(path):
-    root = str(store_module.__file__).rsplit("/reactive_store/", 1)[0]
-    acknowledged = 0
     for rounds in range(4):
-        process = subprocess.Popen(
-            [sys.executable, "-c", _WRITER, str(path), root], stdout=subprocess.PIPE, text=True
-        )
-        for _ in range(10 + 37 * rounds):
-            acknowledged = int(process.stdout.readline())
-        process.send_signal(signal.SIGKILL)
-        rest, _ = process.communicate()
-        # A line cut in two by the kill is not an acknowledgement anybody read.
-        acknowledged = max([acknowledged, *map(int, rest.rpartition("\n")[0].split())])
+        acknowledged = run_until_killed(path, lines=10 + 37 * rounds)
         store = await SqlitePersistence.open(path)
-        last = store.last_ts
-        assert last >= acknowledged
-        assert [row.key for row in scan(store, last)] == [
-            name(ts * 100 + n) for ts in range(1, last + 1) for n in range(5)
-        ]
-        assert store.check() == []
+        assert_complete(store, acknowledged)
+        await store.close()
+
+
+@pytest.mark.parametrize(
+    "place",
+    [
+        "between slices",
+        "tables written",
+        "tables durable",
+        "log half trimmed",
+        "log trimmed",
+        "log copied",
+    ],
+)
+async def test_kill_9_at_each_step_on_the_way_to_the_tables_loses_and_doubles_nothing(path, place):
+    for _ in range(2):  # the second process recovers, and is killed at the same place
+        acknowledged = run_until_killed(path, place)
+        store = await SqlitePersistence.open(path)
+        assert_complete(store, acknowledged)
+        await store._materialiser.settle()
+        assert_complete(store, acknowledged)
+        # Like another kill: nothing is moved or trimmed when this process lets go.
+        store._health.fail(AssertionError("stop here"))
         await store.close()
 
 
@@ -288,57 +398,121 @@ async def test_reads_at_a_fixed_time_stay_the_same_while_commits_follow(store):
     assert store.check() == []
 
 
-# The log
+# The log and the tables
 
 
-async def test_the_log_is_copied_when_nothing_happens_and_when_it_is_long(path, monkeypatch):
-    monkeypatch.setattr(store_module, "_IDLE_S", 0.0)
-    monkeypatch.setattr(store_module, "_CHECKPOINT_ROWS", 50)
-    monkeypatch.setattr(store_module, "_CHECKPOINT_ROWS_AT_MOST", 500)
+async def test_a_directory_without_a_log_opens_and_is_marked(path):
     store = await SqlitePersistence.open(path)
-    log = path.with_name(path.name + "-wal")
-    await store.append([insert(1, copies=30)])
-    assert len(scan(store, 1)) == 30  # an open view must not keep the log from being copied
-    while store._rows_in_log:
-        await asyncio.sleep(0)
-    await store._writer.run(lambda _: None)
-    (first_pages,) = {path.stat().st_size // 4096}
-    assert first_pages > 3
-    for ts in range(2, 60):
-        await store.append([insert(ts, value=b"x" * 1000, copies=20)])
-        scan(store, ts)
-    assert log.stat().st_size < 4_000_000
-    assert path.stat().st_size // 4096 > first_pages + 100
-    assert len(scan(store, 60)) == 30 + 58 * 20
+    await store.append([insert(1)])
+    await store.close()
+    path.with_name("log.sqlite3").unlink()
+    connection = sqlite3.connect(path)
+    connection.execute("PRAGMA user_version = 1")
+    connection.close()
+    again = await SqlitePersistence.open(path)
+    assert len(scan(again, 1)) == 1
+    await again.append([insert(2)])
+    await again.close()
+    assert rows_of(path, "PRAGMA user_version") == [(FORMAT_VERSION,)]
+    assert rows_of(path, "SELECT last_ts FROM clock") == [(2,)]
+
+
+async def test_a_damaged_batch_is_refused_by_name_and_nothing_is_changed(path):
+    store = await SqlitePersistence.open(path)
+    await store.append([insert(1)])
+    await store.append([insert(2)])
+    store._health.fail(AssertionError("as if killed"))
+    await store.close()
+    log = path.with_name("log.sqlite3")
+    connection = sqlite3.connect(log)
+    with connection:
+        (batch,) = connection.execute("SELECT batch FROM log WHERE ts = 2").fetchone()
+        damaged = batch[:-3] + b"?" + batch[-2:]
+        connection.execute("UPDATE log SET batch = ? WHERE ts = 2", (damaged,))
+    connection.close()
+    for _ in range(2):
+        with pytest.raises(BadRequest, match=r"log\.sqlite3: the batch of timestamp 2 is damaged"):
+            await SqlitePersistence.open(path)
+    assert rows_of(log, "SELECT ts FROM log") == [(1,), (2,)]
+    assert rows_of(path, "SELECT last_ts FROM clock") == [(0,)]
+
+
+async def test_what_the_tables_hold_already_is_not_moved_twice(path):
+    store = await SqlitePersistence.open(path)
+    await store.append([insert(1)])
+    await store.append([insert(2)])
+    (batches,) = [rows_of(path.with_name("log.sqlite3"), "SELECT * FROM log")]
+    await store.close()
+    connection = sqlite3.connect(path.with_name("log.sqlite3"))
+    with connection:
+        connection.executemany("INSERT INTO log VALUES (?, ?)", batches)
+    connection.close()
+    again = await SqlitePersistence.open(path)
+    assert again.last_ts == 2
+    assert not again._materialiser.layers[0].commits
+    assert len(scan(again, 2)) == 2
+    await again.append([insert(3)])
+    await again.close()
+    assert rows_of(path.with_name("log.sqlite3"), "SELECT count(*) FROM log") == [(0,)]
+
+
+async def test_a_view_is_kept_while_commits_follow_and_renewed_when_they_are_in_the_tables(store):
+    await store.append([insert(1)])
+    await store._materialiser.settle()
+    scan(store, 1)
+    ran = []
+    store._tables._reader.set_trace_callback(ran.append)
+    for ts in range(2, 6):
+        await store.append([insert(ts)])
+        assert len(scan(store, ts)) == ts
+    assert len(ran) == 4
+    await store._materialiser.settle()
+    assert len(scan(store, 5)) == 5
+    assert "COMMIT" in ran
+
+
+async def test_appends_keep_their_order_while_they_wait_for_room(path):
+    store = await SqlitePersistence.open(path, limits=Limits(memtable_bytes=20_000))
+    writing = [
+        asyncio.ensure_future(store.append([insert(ts, value=b"x" * 3000)])) for ts in range(1, 60)
+    ]
+    done = []
+    for write in writing:
+        write.add_done_callback(lambda write: done.append(writing.index(write)))
+    await asyncio.gather(*writing)
+    await asyncio.sleep(0)
+    assert done == sorted(done)
+    assert len(scan(store, 59)) == 59
+    # Some were moved to the tables meanwhile; nobody asked for it.
+    assert store._materialiser.floor_ts > 0
     await store.close()
 
 
-async def test_an_open_view_does_not_keep_the_log_from_being_copied(path, store):
-    await store.append([insert(1)])
-    scan(store, 1)  # the view, opened before most of the log was written
-    for ts in range(2, 30):
-        await store.append([insert(ts, copies=20)])
-    store._checkpoint()
-    await store._writer.run(lambda _: None)
-    # Copied as a whole: the next commit begins the log anew.
-    log = path.with_name(path.name + "-wal")
-    written = log.stat().st_size
-    for ts in range(30, 40):
-        await store.append([insert(ts)])
-    assert log.stat().st_size == written
+async def test_backfill_waits_for_the_tables_only_where_it_needs_them(store):
+    other = IndexId(2)
+    await store.append([insert(1), insert(2)])
+    await store._materialiser.settle()
+    update = DocumentWrite(TABLE, name(200), b"new", False)
+    fresh = DocumentWrite(TABLE, name(400), b"v", True)
+    entry = IndexWrite(other, b"k4", TABLE, name(400), True)
+    await store.append([Commit(Timestamp(4), (update, fresh), (entry,))])
 
+    def seen(*timestamps):
+        return [BackfillEntry(b"k%d" % ts, TABLE, name(ts * 100), ts) for ts in timestamps]
 
-async def test_a_view_is_kept_between_commits_and_renewed_after_one(store):
-    await store.append([insert(1)])
-    scan(store, 1)
-    ran = []
-    store._reader.set_trace_callback(ran.append)
-    for _ in range(5):
-        store.get(TABLE, name(100), Timestamp(1))
-    assert len(ran) == 5
-    await store.append([insert(2)])
-    assert len(scan(store, 2)) == 2
-    assert "COMMIT" in ran
+    def keys(at):
+        page = store.scan(other, b"", None, Timestamp(at), descending=False, limit=9)
+        return [row.key for row in page.rows]
+
+    # 1 is in the tables, 2 has changed since, 4 has an entry already.
+    assert await store.backfill(other, seen(1, 2, 4)) == 1
+    assert store._materialiser.floor_ts == 2
+    assert keys(4) == [b"k1", b"k4"]
+    await store.append([insert(5)])
+    assert await store.backfill(other, seen(5)) == 1
+    assert store._materialiser.floor_ts == 5
+    assert keys(5) == [b"k1", b"k4", b"k5"]
+    assert store.check() == []
 
 
 # The check

@@ -481,8 +481,8 @@ async def test_request(case, http, backend):
 async def test_a_request_id_is_made_up_when_none_is_given(http, backend):
     backend.runner.outcome = Failure("m\n", None, ())
     texts = set()
-    for given in ({}, {"Convex-Request-Id": "not one!"}):
-        response = await http.post("/api/query", json={"path": "a:b"}, headers=given)
+    for headers in ({}, {"Convex-Request-Id": "not one!"}):
+        response = await http.post("/api/query", json={"path": "a:b"}, headers=headers)
         text = response.json()["errorMessage"]
         head, _, rest = text.partition("] Server Error\n")
         assert rest == "m\n"
