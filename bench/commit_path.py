@@ -40,7 +40,7 @@ from reactive_store.persistence.sqlite import SqlitePersistence
 from reactive_store.persistence.sqlite_format import connect_log, connect_writer
 from reactive_store.persistence.sqlite_tables import SqliteTables
 from reactive_store.persistence.sqlite_writes import SQL, read_clock, write_commits
-from reactive_store.persistence.writer_thread import Health
+from reactive_store.persistence.writer_thread import Health, Pacer
 
 _TABLE: Final = TableNumber(10_001)
 _BY_TIME, _BY_OWNER, _BY_RANDOM = IndexId(1), IndexId(2), IndexId(3)
@@ -86,7 +86,7 @@ class TableRows:
 
     @classmethod
     async def open(cls, path: Path) -> TableRows:
-        return cls(await SqliteTables.open(path, "FULL", Limits(), Health()))
+        return cls(await SqliteTables.open(path, "FULL", Limits(), Health(), Pacer()))
 
     async def append(self, commits: Sequence[Commit]) -> None:
         self._next_doc, rows = await self._tables.write(
@@ -297,7 +297,7 @@ async def _sustain(store: Any, documents: Documents, seconds: float) -> dict[str
 async def _recovery(path: Path, count: int) -> float:
     """Seconds to open a log of `count` documents that are not in the tables."""
     documents = Documents()
-    (await SqliteTables.open(path, "FULL", Limits(), Health())).thread.stop()
+    (await SqliteTables.open(path, "FULL", Limits(), Health(), Pacer())).thread.stop()
     connection = connect_log(path.with_name("log.sqlite3"), "FULL", Limits())
     connection.execute("BEGIN")
     for _ in range(count // 10):

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from reactive_store.engine.range_index import BY_CREATION_TIME, BY_ID, IndexState, RangeIndex
+from reactive_store.engine.reads import IndexName
 from reactive_store.errors import BadRequest
 from reactive_store.persistence.contract import IndexId, TableNumber
 from reactive_store.schema.validators import Validator
@@ -61,7 +62,8 @@ KeyEncoder = Callable[[Mapping[str, Value]], bytes]
 class Table:
     """One table with its indexes.
 
-    `encoders` pairs every index but `by_id` with its key function, ready-made for commits.
+    `encoders` pairs every index but `by_id` with its key function, ready-made for commits;
+    `index_names` are the names of all of them, `by_id` first, then in the order of `encoders`.
     """
 
     name: str
@@ -70,10 +72,13 @@ class Table:
     validator: Validator | None = None  # what the active schema demands of documents
     document_id: str | None = None  # its document in `_tables`; None for system tables
     encoders: tuple[tuple[RangeIndex, KeyEncoder], ...] = field(init=False)
+    index_names: tuple[IndexName, ...] = field(init=False)
 
     def __post_init__(self) -> None:
         encoders = tuple((index, index.key_encoder()) for index in self.indexes)
         object.__setattr__(self, "encoders", encoders)
+        names = ((self.name, BY_ID), *((self.name, index.name) for index in self.indexes))
+        object.__setattr__(self, "index_names", names)
 
     @property
     def is_system(self) -> bool:

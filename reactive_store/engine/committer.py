@@ -20,6 +20,7 @@ import logging
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from itertools import repeat
 from typing import NamedTuple
 
 from reactive_store.engine.catalog import Catalog
@@ -37,6 +38,7 @@ from reactive_store.persistence.contract import (
     DocumentWrite,
     IndexWrite,
     Persistence,
+    Row,
     Timestamp,
 )
 from reactive_store.runtime import Runtime
@@ -324,7 +326,7 @@ def _to_commit(transaction: Transaction, ts: Timestamp) -> tuple[Commit, CommitC
         if before is None and after is None:
             continue  # inserted and deleted again
         table = staged.table
-        committed = None if after is None else after._replace(ts=ts)
+        committed = None if after is None else Row(after.key, after.id, ts, after.value)
         documents.append(
             DocumentWrite(
                 table.number,
@@ -333,9 +335,9 @@ def _to_commit(transaction: Transaction, ts: Timestamp) -> tuple[Commit, CommitC
                 is_insert=before is None,
             )
         )
-        for position, (index, _) in enumerate(table.encoders):
-            old = staged.before_keys[position] if before is not None else None
-            new = staged.after_keys[position] if after is not None else None
+        old_keys = repeat(None) if before is None else staged.before_keys
+        new_keys = repeat(None) if after is None else staged.after_keys
+        for index, old, new in zip(table.indexes, old_keys, new_keys, strict=False):
             # An index under construction may lack the old entry, so the new one is always written.
             if old == new and index.state is not IndexState.BACKFILLING:
                 continue

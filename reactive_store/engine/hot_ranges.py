@@ -212,8 +212,7 @@ class HotRanges:
                     self._remove_key(index, old, commit.ts)
                 if new is not None:
                     assert change.new is not None
-                    row = change.new
-                    self._put_key(index, Row(new, row.id, row.ts, row.value), commit.ts)
+                    self._put_key(index, new, change.new, commit.ts)
 
     def clear(self) -> None:
         """Forget everything."""
@@ -303,10 +302,11 @@ class HotRanges:
             del found.keys[position]
             del found.rows[position]
 
-    def _put_key(self, index: IndexName, row: Row, ts: int) -> None:
-        found = self._holding(index, row.key) if index in self._starts else None
+    def _put_key(self, index: IndexName, key: bytes, version: Row, ts: int) -> None:
+        found = self._holding(index, key) if index in self._starts else None
         if found is None:
             return
+        row = Row(key, version.id, version.ts, version.value)
         found.changed_ts = ts
         position = bisect_left(found.keys, row.key)
         if position < len(found.keys) and found.keys[position] == row.key:

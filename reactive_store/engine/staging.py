@@ -1,25 +1,26 @@
 """What a transaction has written so far, readable by itself and undoable to any earlier point.
 
-One entry per document: the version it had before the transaction and the one it has now. Keys in
-every index are kept beside, sorted, so scans can be overlaid and the commit needs no second look.
+One entry per document: the version it had before the transaction and the one it has now, with the
+keys in every index beside, so the commit needs no second look. The changed keys of one index are
+sorted when the first scan of that index asks for them, and kept current from then on: most
+mutations never read what they have written.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_left, insort
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from itertools import repeat
+from typing import NamedTuple
 
 from reactive_store.engine.catalog import Table
-from reactive_store.engine.range_index import BY_ID
 from reactive_store.engine.reads import DocumentChange, IndexName, KeyChange
 from reactive_store.persistence.contract import Row
 
 __all__ = ["StagedDocument", "Staging"]
 
 
-@dataclass(frozen=True, slots=True)
-class StagedDocument:
+class StagedDocument(NamedTuple):
     """One document as the transaction leaves it.
 
     Keys are those of `table.encoders`, in that order; empty when the version does not exist.
@@ -34,44 +35,53 @@ class StagedDocument:
 
     def change(self, after: Row | None) -> DocumentChange:
         """The document's change, as a commit records it; `after` carries the commit's timestamp."""
-        before = self.before
-        name = self.table.name
-        keys = [
-            KeyChange(
-                (name, BY_ID),
-                None if before is None else self.id,
-                None if after is None else self.id,
-            )
-        ]
-        for position, (index, _) in enumerate(self.table.encoders):
-            keys.append(
-                KeyChange(
-                    (name, index.name),
-                    None if before is None else self.before_keys[position],
-                    None if after is None else self.after_keys[position],
-                )
-            )
-        return DocumentChange(name, self.id, before, after, tuple(keys))
+        table, before, id = self.table, self.before, self.id  # noqa: A001
+        old = repeat(None) if before is None else (id, *self.before_keys)
+        new = repeat(None) if after is None else (id, *self.after_keys)
+        keys = tuple(map(KeyChange, table.index_names, old, new))
+        return DocumentChange(table.name, id, before, after, keys)
 
 
 class _Overlay:
     """Changed keys of one index: sorted, each with its row or None (the key is gone)."""
 
-    __slots__ = ("keys", "rows")
+    __slots__ = ("index", "keys", "rows")
 
-    def __init__(self) -> None:
+    def __init__(self, index: IndexName) -> None:
+        self.index = index
         self.keys: list[bytes] = []
         self.rows: dict[bytes, Row | None] = {}
 
-    def put(self, key: bytes, row: Row | None) -> None:
+    def cover(self, document: StagedDocument) -> None:
+        """Add the keys of a document; harmless when it is of another table."""
+        after = document.after
+        before_key, after_key = self._keys_in(document)
+        if before_key is not None:
+            self._put(before_key, None)
+        if after_key is not None and after is not None:
+            self._put(after_key, Row(after_key, after.id, after.ts, after.value))
+
+    def uncover(self, document: StagedDocument) -> None:
+        """Take the keys of a document away again."""
+        for key in self._keys_in(document):
+            if key in self.rows:
+                del self.rows[key]
+                del self.keys[bisect_left(self.keys, key)]
+
+    def _keys_in(self, document: StagedDocument) -> tuple[bytes | None, bytes | None]:
+        """The document's keys in this index: of the version before, and of the one after."""
+        names = document.table.index_names
+        if self.index not in names:
+            return None, None
+        position = names.index(self.index)
+        before = None if document.before is None else (document.id, *document.before_keys)[position]
+        after = None if document.after is None else (document.id, *document.after_keys)[position]
+        return before, after
+
+    def _put(self, key: bytes, row: Row | None) -> None:
         if key not in self.rows:
             insort(self.keys, key)
         self.rows[key] = row
-
-    def drop(self, key: bytes) -> None:
-        if key in self.rows:
-            del self.rows[key]
-            del self.keys[bisect_left(self.keys, key)]
 
 
 class Staging:
@@ -81,6 +91,7 @@ class Staging:
 
     def __init__(self) -> None:
         self._documents: dict[tuple[str, bytes], StagedDocument] = {}
+        # The indexes that were scanned since the first write.
         self._overlays: dict[IndexName, _Overlay] = {}
         # What each write replaced, oldest first; rollback walks it backwards.
         self._undo: list[tuple[tuple[str, bytes], StagedDocument | None]] = []
@@ -116,48 +127,29 @@ class Staging:
     def overlay(
         self, index: IndexName, start: bytes, end: bytes | None
     ) -> Mapping[bytes, Row | None]:
-        """Changed keys of an index within start <= key < end."""
+        """Changed keys of an index within start <= key < end.
+
+        Cost     the first time for an index O(documents staged), then a slice
+        """
         overlay = self._overlays.get(index)
         if overlay is None:
+            overlay = self._overlays[index] = _Overlay(index)
+            for document in self._documents.values():
+                overlay.cover(document)
+        if not overlay.keys:
             return {}
         first = bisect_left(overlay.keys, start)
         last = len(overlay.keys) if end is None else bisect_left(overlay.keys, end)
         return {key: overlay.rows[key] for key in overlay.keys[first:last]}
 
     def _install(self, reference: tuple[str, bytes], document: StagedDocument | None) -> None:
-        current = self._documents.get(reference)
-        if current is not None:
-            for index, keys in self._keys_by_index(current):
-                for key in keys:
-                    self._overlays[index].drop(key)
+        current = self._documents.get(reference) if self._overlays else None
         if document is None:
             self._documents.pop(reference, None)
-            return
-        self._documents[reference] = document
-        for index, keys in self._keys_by_index(document):
-            overlay = self._overlays.get(index)
-            if overlay is None:
-                overlay = self._overlays[index] = _Overlay()
-            for key in keys:
-                overlay.put(key, None)
-        after = document.after
-        if after is not None:
-            name = document.table.name
-            self._overlays[(name, BY_ID)].put(document.id, after)
-            for (index_object, _), key in zip(
-                document.table.encoders, document.after_keys, strict=True
-            ):
-                row = Row(key, after.id, after.ts, after.value)
-                self._overlays[(name, index_object.name)].put(key, row)
-
-    @staticmethod
-    def _keys_by_index(document: StagedDocument) -> Iterator[tuple[IndexName, tuple[bytes, ...]]]:
-        name = document.table.name
-        yield (name, BY_ID), (document.id,)
-        for position, (index, _) in enumerate(document.table.encoders):
-            keys = tuple(
-                versions[position]
-                for versions in (document.before_keys, document.after_keys)
-                if versions
-            )
-            yield (name, index.name), keys
+        else:
+            self._documents[reference] = document
+        for overlay in self._overlays.values():
+            if current is not None:
+                overlay.uncover(current)
+            if document is not None:
+                overlay.cover(document)

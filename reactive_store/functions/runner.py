@@ -360,16 +360,13 @@ class Runner:
 def _record(
     transaction: Transaction, session: SessionRequest, value: bytes, lines: tuple[str, ...]
 ) -> None:
-    transaction.insert(
-        SESSION_REQUESTS,
-        {
-            "logLines": list(lines),
-            "request": session.request_id,
-            "result": value.decode(),
-            "session": session.session_id,
-        },
-        internal_id=session.internal_id(),
-    )
+    fields = {
+        "logLines": list(lines),
+        "request": session.request_id,
+        "result": value.decode(),
+        "session": session.session_id,
+    }
+    transaction.record(SESSION_REQUESTS, session.internal_id(), fields)
 
 
 class _ActionCalls(Forgetful):

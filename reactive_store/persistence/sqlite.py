@@ -45,7 +45,7 @@ from reactive_store.persistence.sqlite_writes import (
     store_global,
     trim_rows,
 )
-from reactive_store.persistence.writer_thread import Health, refused
+from reactive_store.persistence.writer_thread import Health, Pacer, refused
 from reactive_store.runtime import Runtime, SystemRuntime
 
 __all__ = ["SqlitePersistence"]
@@ -115,11 +115,11 @@ class SqlitePersistence:
         """
         limits = Limits() if limits is None else limits
         runtime = SystemRuntime() if runtime is None else runtime
-        health = Health()
-        tables = await SqliteTables.open(path, synchronous, limits, health)
+        health, pacer = Health(), Pacer()
+        tables = await SqliteTables.open(path, synchronous, limits, health, pacer)
         log: SqliteLog | None = None
         try:
-            log = await SqliteLog.open(log_path(path), synchronous, limits, health)
+            log = await SqliteLog.open(log_path(path), synchronous, limits, health, pacer)
             # All of it before any of it counts: a damaged log changes nothing.
             batches = list(log.read(tables.written_ts))
         except BaseException:

@@ -10,7 +10,6 @@ Source: SQLite's documentation of write-ahead logging, and docs/decisions/0013-l
 
 from __future__ import annotations
 
-import asyncio
 import sqlite3
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -23,7 +22,7 @@ from reactive_store.persistence.batch_code import decode_batch
 from reactive_store.persistence.contract import Commit
 from reactive_store.persistence.sqlite_format import Synchronous, connect_log, unreadable
 from reactive_store.persistence.sqlite_writes import SQL
-from reactive_store.persistence.writer_thread import Health, WriterThread
+from reactive_store.persistence.writer_thread import Health, Pacer, WriterThread
 
 __all__ = ["SqliteLog", "log_path"]
 
@@ -42,20 +41,16 @@ def log_path(data: Path) -> Path:
 class SqliteLog:
     """The log of one data file. Open with `SqliteLog.open`."""
 
-    __slots__ = ("_copier", "_health", "_loop", "_path", "_thread")
+    __slots__ = ("_copier", "_path", "_thread")
 
-    def __init__(
-        self, path: Path, thread: WriterThread, copier: sqlite3.Connection, health: Health
-    ) -> None:
+    def __init__(self, path: Path, thread: WriterThread, copier: sqlite3.Connection) -> None:
         self._path = path
         self._thread = thread
         self._copier = copier
-        self._health = health
-        self._loop = asyncio.get_running_loop()
 
     @classmethod
     async def open(
-        cls, path: Path, synchronous: Synchronous, limits: Limits, health: Health
+        cls, path: Path, synchronous: Synchronous, limits: Limits, health: Health, pacer: Pacer
     ) -> SqliteLog:
         """Open the file, or make it.
 
@@ -67,34 +62,17 @@ class SqliteLog:
         except BaseException:
             connection.close()
             raise
-        thread = WriterThread(connection, health)
+        thread = WriterThread(connection, health, pacer)
         await thread
-        return cls(path, thread, copier, health)
+        return cls(path, thread, copier)
 
     def append(self, ts: int, batch: bytes, done: Callable[[BaseException | None], None]) -> None:
         """Make a batch durable, then call `done` on the loop with what went wrong, or None.
 
         `done` is called whatever becomes of who waits for it, in the order of the calls.
         """
-        self._thread.submit(partial(self._insert, ts, batch, done))
-
-    def _insert(
-        self,
-        ts: int,
-        batch: bytes,
-        done: Callable[[BaseException | None], None],
-        connection: sqlite3.Connection,
-    ) -> None:
-        """On the thread."""
-        error: BaseException | None = None
-        try:
-            self._health.ensure()
-            # A transaction of its own: no BEGIN and no COMMIT to step through.
-            connection.execute(_APPEND, (ts, batch))
-        except Exception as caught:  # noqa: BLE001 - handed to whoever waits
-            self._health.fail(caught)
-            error = caught
-        self._loop.call_soon_threadsafe(done, error)
+        # A transaction of its own: no BEGIN and no COMMIT to step through.
+        self._thread.submit(lambda connection: connection.execute(_APPEND, (ts, batch)), done)
 
     def read(self, after: int) -> Iterator[tuple[list[Commit], int]]:
         """Every batch whose commits are above `after`, with its size. Before the first append.

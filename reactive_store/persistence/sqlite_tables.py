@@ -27,7 +27,7 @@ from reactive_store.persistence.sqlite_format import (
     connect_writer,
 )
 from reactive_store.persistence.sqlite_writes import SQL, read_clock, write_commits
-from reactive_store.persistence.writer_thread import Health, WriterThread
+from reactive_store.persistence.writer_thread import Health, Pacer, WriterThread
 
 __all__ = ["SqliteTables"]
 
@@ -99,7 +99,7 @@ class SqliteTables:
 
     @classmethod
     async def open(
-        cls, path: Path, synchronous: Synchronous, limits: Limits, health: Health
+        cls, path: Path, synchronous: Synchronous, limits: Limits, health: Health, pacer: Pacer
     ) -> SqliteTables:
         """Open the file, or make it.
 
@@ -109,7 +109,7 @@ class SqliteTables:
         # Here and not on the thread: if it fails, no thread is left behind that the loop would have
         # to outlive. Opening takes a moment, and nobody is served before it is done.
         connection = connect_writer(path, "NORMAL", limits)
-        thread = WriterThread(connection, health)
+        thread = WriterThread(connection, health, pacer)
         await thread
         try:
             clock = await thread.run(read_clock)

@@ -8,7 +8,9 @@ under any other ASGI server the endpoint uses the ordinary way.
 
 Invariants
 - Only text frames are sent. Nothing is sent after a Close.
-- After `attach`, the ASGI application sees the end of the connection and nothing before it.
+- After `attach`, the ASGI application sees the end of the connection and nothing before it. Where
+  the reader is told of the end, the application may return at once: that is what keeps an idle
+  connection small.
 
 Source: RFC 6455 through the `websockets` package; the contract of uvicorn's `ws` setting; the
 refusals of a bad handshake are those of Convex's open server
@@ -18,7 +20,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterable
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
 from http import HTTPStatus
 from typing import Any, Protocol, cast
 from urllib.parse import unquote
@@ -36,6 +39,7 @@ from websockets.protocol import State
 from websockets.server import ServerProtocol
 
 from reactive_store.server.errors import error_body
+from reactive_store.sync.frames import SharedFrame
 
 __all__ = ["DIRECT", "SocketProtocol", "SocketReader"]
 
@@ -50,6 +54,16 @@ _HANDSHAKE_ERRORS = {
     "WebSocketKeyHeaderMissing": "The `Sec-WebSocket-Key` header is missing",
     "InvalidWebSocketVersionHeader": "The `Sec-WebSocket-Version` header has to be 13",
 }
+
+
+def _header(text: bytes) -> bytes:
+    """What goes before a server's text frame."""
+    size = len(text)
+    if size < 126:
+        return bytes((0x81, size))
+    if size < 65536:
+        return b"\x81\x7e" + size.to_bytes(2, "big")
+    return b"\x81\x7f" + size.to_bytes(8, "big")
 
 
 class SocketReader(Protocol):
@@ -94,12 +108,16 @@ class SocketProtocol(asyncio.Protocol):
         self._is_open = False
         # Set by `attach`, cleared with the connection.
         self._reader: SocketReader | None = None
+        # Who is told of the end; set by `attach`, called and cleared by connection_lost.
+        self._on_end: Callable[[], None] | None = None
         # False between pause_writing and resume_writing.
         self.is_writable = True
-        self._writable = asyncio.Event()
-        self._writable.set()
-        # The ordinary way in. Ends with one websocket.disconnect.
-        self._inbox: asyncio.Queue[Message] = asyncio.Queue()
+        # Made when an ordinary application has to wait for that; set when it need not any more.
+        self._writable: asyncio.Event | None = None
+        # The ordinary way in. Ends with one websocket.disconnect. None once nobody will read it.
+        self._inbox: deque[Message] | None = deque()
+        # Resolved by the next message; None unless the application waits for one.
+        self._waiter: asyncio.Future[None] | None = None
         self._has_ended = False
         self._reading_paused = False
         self._fragments: list[bytes] = []
@@ -109,9 +127,14 @@ class SocketProtocol(asyncio.Protocol):
 
     # ---- the short way ----
 
-    def attach(self, reader: SocketReader) -> None:
-        """Hand every text message to `reader` from now on."""
+    def attach(self, reader: SocketReader, on_end: Callable[[], None] | None = None) -> None:
+        """Hand every text message to `reader` from now on.
+
+        With `on_end`, which must not raise, the application may return: the connection goes on
+        without it, and `on_end` is called once when it is lost.
+        """
         self._reader = reader
+        self._on_end = on_end
 
     def send(self, frame: bytes) -> None:
         """Write one text message (UTF-8). Does nothing once the connection is closing."""
@@ -121,14 +144,32 @@ class SocketProtocol(asyncio.Protocol):
             self._conn.send_text(frame)
             self._flush()
             return
-        size = len(frame)
-        if size < 126:
-            header = bytes((0x81, size))
-        elif size < 65536:
-            header = b"\x81\x7e" + size.to_bytes(2, "big")
-        else:
-            header = b"\x81\x7f" + size.to_bytes(8, "big")
-        self._transport.write(header + frame)
+        self._transport.write(_header(frame) + frame)
+
+    def send_all(self, frames: Sequence[bytes]) -> None:
+        """Write several text messages at once."""
+        if not self._is_open:
+            return
+        if self._conn.extensions:
+            for frame in frames:
+                self._conn.send_text(frame)
+            self._flush()
+            return
+        self._transport.write(
+            b"".join([part for frame in frames for part in (_header(frame), frame)])
+        )
+
+    def send_shared(self, frame: SharedFrame) -> None:
+        """Write a text message that other connections write as well."""
+        if self._conn.extensions:
+            self.send(frame.text)  # each connection compresses in its own context
+            return
+        if not self._is_open:
+            return
+        wire = frame.wire
+        if wire is None:
+            wire = frame.wire = _header(frame.text) + frame.text
+        self._transport.write(wire)
 
     def close(self, code: int, reason: str = "") -> None:
         """Send a Close after everything sent so far; drop the connection if it is not answered."""
@@ -168,15 +209,20 @@ class SocketProtocol(asyncio.Protocol):
         self._reader = None
         self._end(1006 if self._conn.close_rcvd is None else self._conn.close_rcvd.code)
         self.is_writable = True
-        self._writable.set()  # whoever waits to write finds the connection gone
+        if self._writable is not None:
+            self._writable.set()  # whoever waits to write finds the connection gone
+        on_end, self._on_end = self._on_end, None
+        if on_end is not None:
+            on_end()
 
     def pause_writing(self) -> None:
         self.is_writable = False
-        self._writable.clear()
 
     def resume_writing(self) -> None:
         self.is_writable = True
-        self._writable.set()
+        if self._writable is not None:
+            self._writable.set()
+            self._writable = None
         if self._reader is not None:
             self._reader.on_writable()
 
@@ -266,6 +312,10 @@ class SocketProtocol(asyncio.Protocol):
             if self._response is not None:
                 self._refuse_with_body(500, b"Internal Server Error")
             self.close(1011, "InternalServerError")
+        else:
+            if self._on_end is not None and self._is_open:
+                self._inbox = None  # the reader goes on without the application
+                return
         if self._close_timer is None and not self._transport.is_closing():
             self._transport.close()
 
@@ -329,13 +379,13 @@ class SocketProtocol(asyncio.Protocol):
     def _queue_message(self, data: bytes, *, is_text: bool) -> None:
         if is_text:
             try:
-                self._inbox.put_nowait({"type": "websocket.receive", "text": data.decode()})
+                message: Message = {"type": "websocket.receive", "text": data.decode()}
             except UnicodeDecodeError:
                 self.close(1007, "")
                 return
         else:
-            self._inbox.put_nowait({"type": "websocket.receive", "bytes": data})
-        if self._inbox.qsize() > _WAITING_MESSAGES and not self._reading_paused:
+            message = {"type": "websocket.receive", "bytes": data}
+        if self._put(message) > _WAITING_MESSAGES and not self._reading_paused:
             self._reading_paused = True
             self._transport.pause_reading()
 
@@ -343,7 +393,17 @@ class SocketProtocol(asyncio.Protocol):
         """Tell the application, once, that the connection has ended."""
         if not self._has_ended:
             self._has_ended = True
-            self._inbox.put_nowait({"type": "websocket.disconnect", "code": code, "reason": reason})
+            self._put({"type": "websocket.disconnect", "code": code, "reason": reason})
+
+    def _put(self, message: Message) -> int:
+        """Put a message where the application finds it. How many it has not taken."""
+        inbox = self._inbox
+        if inbox is None:
+            return 0
+        inbox.append(message)
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+        return len(inbox)
 
     def _flush(self) -> None:
         for data in self._conn.data_to_send():
@@ -353,10 +413,19 @@ class SocketProtocol(asyncio.Protocol):
     # ---- the ordinary way ----
 
     async def _receive(self) -> Message:
-        if self._response is not None and self._inbox.empty():
+        inbox = self._inbox
+        if inbox is None:
+            raise ClientDisconnected  # the application has returned already
+        if self._response is not None and not inbox:
             return {"type": "websocket.connect"}
-        message = await self._inbox.get()
-        if self._reading_paused and self._inbox.empty():
+        while not inbox:
+            self._waiter = self._loop.create_future()
+            try:
+                await self._waiter
+            finally:
+                self._waiter = None
+        message = inbox.popleft()
+        if self._reading_paused and not inbox:
             self._reading_paused = False
             self._transport.resume_reading()
         return message
@@ -366,7 +435,10 @@ class SocketProtocol(asyncio.Protocol):
         if kind == "websocket.accept":
             self._accept(message)
         elif kind == "websocket.send":
-            await self._writable.wait()
+            if not self.is_writable:
+                if self._writable is None:
+                    self._writable = asyncio.Event()
+                await self._writable.wait()
             self._send_ordinary(message)
         elif kind == "websocket.close":
             if self._response is not None:

@@ -6,7 +6,8 @@ when the count is high.
 
 Invariants
 - Only text frames leave. A binary frame of the peer ends the socket.
-- One ticker serves every socket; a socket that is idle owns no task besides its own request.
+- One ticker serves every socket; an idle socket owns no task, besides its request where the server
+  has no short way.
 - A socket that ends is told to its worker exactly once.
 
 Source: Convex's sync endpoint as its npm client 1.48 and Python client 0.8 open it
@@ -17,11 +18,11 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 
 from starlette.requests import HTTPConnection, Request
 from starlette.responses import Response
-from starlette.types import Receive, Scope, Send
+from starlette.types import Receive, Send
 from starlette.websockets import WebSocket
 
 from reactive_store.backend import Backend
@@ -37,6 +38,7 @@ from reactive_store.server.client_version import (
 )
 from reactive_store.server.errors import error_response
 from reactive_store.server.socket_protocol import DIRECT, SocketProtocol
+from reactive_store.sync.frames import SharedFrame
 from reactive_store.sync.messages import ClientVersion
 from reactive_store.sync.worker import Pump, Worker
 
@@ -83,6 +85,15 @@ class AsgiTransport:
             self._frames.append(frame)
             self._buffered_bytes += len(frame)
             self._start_writer()
+
+    def send_all(self, frames: Sequence[bytes]) -> None:
+        """Queue several text frames."""
+        for frame in frames:
+            self.send(frame)
+
+    def send_shared(self, frame: SharedFrame) -> None:
+        """Queue a text frame that other sockets send as well."""
+        self.send(frame.text)
 
     def close(self, code: int, reason: str = "") -> None:
         """Close the socket after the frames sent so far."""
@@ -173,11 +184,12 @@ class _Conversation:
         """End the socket from our side."""
         self._transport.close(code, "")
 
-    async def end(self) -> None:
+    def end(self) -> None:
         """The socket is gone."""
-        self._worker.on_disconnect()
-        if isinstance(self._transport, AsgiTransport):
-            await self._transport.finish()
+        try:
+            self._worker.on_disconnect()
+        except Exception:  # noqa: BLE001 - as above; the socket's protocol has its own to clear up
+            _log.exception("a sync session failed to end")
 
     def _fail(self) -> None:
         _log.exception("a sync session failed")
@@ -264,20 +276,41 @@ class SyncEndpoint:
             await _refuse(websocket, response)
             return
         await websocket.accept(headers=deprecation_headers(support))
-        conversation = self._start(backend, scope, send, client)
+        direct = scope.get("extensions", {}).get(DIRECT)
+        if direct is None:
+            await self._serve_ordinary(backend, receive, send, client)
+        else:
+            self._hand_over(backend, direct["socket"], client)
+
+    def _hand_over(self, backend: Backend, socket: SocketProtocol, client: ClientVersion) -> None:
+        """Let a socket of our own server go on by itself; this request ends here."""
+        conversation = self._start(backend, socket, client)
+        sockets = self._sockets
+
+        def end() -> None:
+            sockets.discard(conversation)
+            conversation.end()
+
+        socket.attach(conversation, end)
+        sockets.add(conversation)
+
+    async def _serve_ordinary(
+        self, backend: Backend, receive: Receive, send: Send, client: ClientVersion
+    ) -> None:
+        transport = AsgiTransport(send, self._runtime)
+        conversation = self._start(backend, transport, client)
+        transport.on_writable = conversation.on_writable
         self._sockets.add(conversation)
         try:
             await _read(receive, conversation)
         finally:
             self._sockets.discard(conversation)
-            await conversation.end()
+            conversation.end()
+            await transport.finish()
 
     def _start(
-        self, backend: Backend, scope: Scope, send: Send, client: ClientVersion
+        self, backend: Backend, transport: AsgiTransport | SocketProtocol, client: ClientVersion
     ) -> _Conversation:
-        direct = scope.get("extensions", {}).get(DIRECT)
-        transport: AsgiTransport | SocketProtocol
-        transport = AsgiTransport(send, self._runtime) if direct is None else direct["socket"]
         worker = Worker(
             backend.runner,
             backend.live_queries,
@@ -290,12 +323,7 @@ class SyncEndpoint:
             redact=backend.settings.redact,
             pump=self._sockets.pump,
         )
-        conversation = _Conversation(transport, worker)
-        if isinstance(transport, AsgiTransport):
-            transport.on_writable = conversation.on_writable
-        else:
-            transport.attach(conversation)
-        return conversation
+        return _Conversation(transport, worker)
 
 
 def _client_of(connection: HTTPConnection) -> ClientVersion:
@@ -311,7 +339,7 @@ def _client_of(connection: HTTPConnection) -> ClientVersion:
 
 
 async def _read(receive: Receive, conversation: _Conversation) -> None:
-    """Pass messages on until the socket ends. A direct socket passes them on by itself."""
+    """Pass messages on until the socket ends."""
     while True:
         message = await receive()
         if message["type"] == "websocket.disconnect":

@@ -21,9 +21,9 @@ import asyncio
 import hashlib
 import logging
 from collections import deque
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Sequence
 from functools import partial
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 from reactive_store.auth.authenticator import Authenticator
 from reactive_store.auth.identity import Caller
@@ -35,6 +35,7 @@ from reactive_store.functions.runner import Runner, SessionRequest
 from reactive_store.limits import Limits
 from reactive_store.persistence.contract import Timestamp
 from reactive_store.runtime import Runtime
+from reactive_store.sync.frames import Moment, SharedFrame
 from reactive_store.sync.messages import (
     ActionResponse,
     Authenticate,
@@ -75,6 +76,14 @@ class Transport(Protocol):
 
     def send(self, frame: bytes) -> None:
         """Queue one text frame (UTF-8)."""
+        ...
+
+    def send_all(self, frames: Sequence[bytes]) -> None:
+        """Queue several text frames, to leave together."""
+        ...
+
+    def send_shared(self, frame: SharedFrame) -> None:
+        """Queue one text frame that other sockets send as well."""
         ...
 
     def close(self, code: int, reason: str) -> None:
@@ -139,14 +148,17 @@ class Pump:
         self.spawn(self._conduct(batch), name="sync workers")
 
     async def _conduct(self, batch: deque[Worker]) -> None:
-        asyncio.get_running_loop().call_soon(self._take_over, batch)
+        runtime = self._runtime
+        moment = Moment(runtime.now_ns(), runtime.monotonic_s())
+        asyncio.get_running_loop().call_soon(self._take_over, batch, moment)
         while batch:
             worker = batch.popleft()
             worker.is_awake = False
-            await worker.advance()
+            await worker.advance(moment)
 
-    def _take_over(self, batch: deque[Worker]) -> None:
+    def _take_over(self, batch: deque[Worker], moment: Moment) -> None:
         # Runs once the conductor has given the loop back: it is done, or waits for one worker.
+        moment.is_over = True
         if batch:
             self._due.extendleft(reversed(batch))
             batch.clear()
@@ -274,9 +286,14 @@ class Worker:
         """Whether `advance` would do anything."""
         return self._session.has_work
 
-    async def advance(self) -> None:
+    async def advance(self, moment: Moment) -> None:
         """Do all the work there is. Several calls may wait at once, each in its own work."""
         session = self._session
+        push = session.begin_push()
+        if push is not None:
+            await self._push(push, moment)
+            if not session.has_work:
+                return
         runtime = self._runtime
         while (work := session.next_work(runtime.now_ns())) is not None:
             if session.has_work:
@@ -287,6 +304,31 @@ class Worker:
                 await self._finish(work)
         self._flush()
 
+    async def _push(self, work: ComputeTransition, moment: Moment) -> None:
+        # `_finish` for the answer of one query, which is what nearly every Transition tells.
+        watch = self._watches.get(work.reread[0])
+        if watch is None:
+            await self._finish(work)
+            return
+        try:
+            result = await watch.result(work.ts)
+        except Exception as error:  # noqa: BLE001 - as in `_finish`
+            self._note(work, error)
+            self._session.complete(work, error, self._runtime.now_ns())
+            self._flush()
+            return
+        self._failed_transitions = 0
+        if moment.is_over:
+            moment = Moment(self._runtime.now_ns(), self._runtime.monotonic_s())
+        frame = self._session.push(work, result, moment)
+        if frame is None:
+            self._flush()
+            return
+        transport = self._transport
+        transport.send_shared(frame)
+        if transport.is_writable:
+            self._session.drained()
+
     async def _finish(self, work: Work) -> None:
         result: object
         try:
@@ -296,6 +338,10 @@ class Worker:
             self._note(work, error)
         session = self._session
         session.complete(work, result, self._runtime.now_ns())
+        if type(work) is RunMutation:
+            # A Transition is due now. If it can be told at once, both leave in one write.
+            asyncio.get_running_loop().call_soon(self._flush)
+            return
         self._flush()
         if type(work) is RunAction and session.has_work:
             self._pump.wake(self)
@@ -431,13 +477,17 @@ class Worker:
         if not outgoing:
             return
         transport = self._transport
-        for item in outgoing:
-            if isinstance(item, Close):
-                transport.close(item.code, item.reason)
-                self._close_watches()
-                return
-            transport.send(item)
-        if transport.is_writable:
+        last = outgoing[-1]
+        # All but a last Close are frames.
+        frames = cast(Sequence[bytes], outgoing[:-1] if isinstance(last, Close) else outgoing)
+        if len(frames) == 1:
+            transport.send(frames[0])
+        elif frames:
+            transport.send_all(frames)
+        if isinstance(last, Close):
+            transport.close(last.code, last.reason)
+            self._close_watches()
+        elif transport.is_writable:
             session.drained()
 
     def _close_watches(self) -> None:

@@ -23,6 +23,7 @@ from reactive_store.values.value import UNSET, Id, Int64, Unset, Value
 __all__ = ["compare", "encode_key", "encode_key_parts", "field_value", "sort_key"]
 
 _FLOAT64 = Struct(">d")
+_TAGGED = Struct(">Bd")
 _UINT64 = Struct(">BQ")
 _AS_UINT64 = Struct(">Q")
 _SIGN = 1 << 63
@@ -62,6 +63,8 @@ def field_value(document: Mapping[str, Any], path: Sequence[str]) -> Value | Uns
 
 
 def _number(value: float) -> bytes:
+    if value > 0:
+        return _TAGGED.pack(0x0D, -value)  # the sign bit is what lifts it above the negatives
     bits = _AS_UINT64.unpack(_FLOAT64.pack(value))[0]
     return _UINT64.pack(0x0D, bits ^ _ALL if bits & _SIGN else bits | _SIGN)
 

@@ -146,6 +146,9 @@ class Encoded:
 
     __slots__ = ()
 
+    def __init_subclass__(cls) -> None:
+        _CONVERTERS[cls] = _encoded
+
     @property
     def encoded(self) -> bytes:
         """The encoded form, canonical (names in order, floats printed as floats)."""
@@ -258,6 +261,10 @@ def too_nested(levels: int) -> str:
 
 def _same(value: Any, _depth: int, _keep: bool) -> Any:
     return value
+
+
+def _encoded(value: Encoded, _depth: int, keep: bool) -> Any:
+    return value if keep else value.decode()
 
 
 def _text(value: str, _depth: int, _keep: bool) -> str:

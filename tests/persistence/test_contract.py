@@ -460,7 +460,7 @@ class _Stores(RuleBasedStateMachine):
 
         async def begin():
             self.held = threading.Event()
-            self.sqlite._tables.thread.submit(lambda _, held=self.held: held.wait())
+            self.sqlite._tables.thread.submit(lambda _, held=self.held: held.wait(), lambda _: None)
             if self.sqlite._materialiser._round is None:
                 self.sqlite._materialiser._begin_round()
             await asyncio.sleep(0)

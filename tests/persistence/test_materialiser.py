@@ -15,7 +15,7 @@ from reactive_store.persistence.contract import Commit, DocumentWrite, TableNumb
 from reactive_store.persistence.materialiser import Materialiser
 from reactive_store.persistence.sqlite_log import SqliteLog, log_path
 from reactive_store.persistence.sqlite_tables import SqliteTables
-from reactive_store.persistence.writer_thread import Health
+from reactive_store.persistence.writer_thread import Health, Pacer
 from reactive_store.runtime import SystemRuntime
 
 TABLE = TableNumber(1)
@@ -57,9 +57,9 @@ async def open_world(tmp_path):
 
     async def open_one(limits=None):
         limits = limits or Limits()
-        path, health = tmp_path / "data.sqlite3", Health()
-        tables = await SqliteTables.open(path, "NORMAL", limits, health)
-        log = await SqliteLog.open(log_path(path), "NORMAL", limits, health)
+        path, health, pacer = tmp_path / "data.sqlite3", Health(), Pacer()
+        tables = await SqliteTables.open(path, "NORMAL", limits, health, pacer)
+        log = await SqliteLog.open(log_path(path), "NORMAL", limits, health, pacer)
         opened.append(World(log, tables, health, limits))
         return opened[-1]
 
@@ -112,7 +112,7 @@ async def test_commits_that_come_during_a_round_are_left_for_the_next(open_world
     world = await open_world()
     await world.add(3)
     go_on = threading.Event()
-    world.tables.thread.submit(lambda _: go_on.wait())
+    world.tables.thread.submit(lambda _: go_on.wait(), lambda _: None)
     settling = asyncio.ensure_future(world.mover.settle())
     await asyncio.sleep(0)
     await asyncio.sleep(0)
@@ -140,7 +140,7 @@ async def test_whoever_waits_for_a_round_may_be_cancelled_and_it_goes_on(open_wo
 async def test_more_waits_while_memory_is_full(open_world):
     world = await open_world(Limits(memtable_bytes=50_000))
     go_on = threading.Event()
-    world.tables.thread.submit(lambda _: go_on.wait())
+    world.tables.thread.submit(lambda _: go_on.wait(), lambda _: None)
     await world.add(10, size=10_000)
     assert not world.mover.has_room()
     waiting = asyncio.ensure_future(world.mover.wait_room())
@@ -161,7 +161,7 @@ async def test_a_failure_ends_every_wait_and_keeps_what_is_in_memory(open_world,
         connection.execute(f"PRAGMA max_page_count = {pages}").fetchone()
         go_on.wait()
 
-    world.tables.thread.submit(fill)
+    world.tables.thread.submit(fill, lambda _: None)
     await world.add(10, size=10_000)
     waiting = asyncio.ensure_future(world.mover.wait_room())
     await asyncio.sleep(0)
@@ -179,7 +179,7 @@ async def test_a_round_that_is_torn_down_leaves_its_commits_to_the_next_start(op
     world = await open_world()
     await world.add(3)
     go_on = threading.Event()
-    world.tables.thread.submit(lambda _: go_on.wait())
+    world.tables.thread.submit(lambda _: go_on.wait(), lambda _: None)
     world.mover._begin_round()
     await asyncio.sleep(0)
     world.mover._round.cancel()

@@ -13,7 +13,7 @@ from reactive_store.limits import Limits
 from reactive_store.persistence.batch_code import encode_batch
 from reactive_store.persistence.contract import Commit, DocumentWrite, TableNumber, Timestamp
 from reactive_store.persistence.sqlite_log import SqliteLog, log_path
-from reactive_store.persistence.writer_thread import Health
+from reactive_store.persistence.writer_thread import Health, Pacer
 
 
 @pytest.fixture
@@ -23,7 +23,7 @@ def path(tmp_path):
 
 @pytest.fixture
 async def log(path):
-    opened = await SqliteLog.open(path, "NORMAL", Limits(), Health())
+    opened = await SqliteLog.open(path, "NORMAL", Limits(), Health(), Pacer())
     yield opened
     await opened.close()
 

@@ -20,7 +20,7 @@ from reactive_store.persistence.contract import (
 )
 from reactive_store.persistence.sqlite_tables import SqliteTables
 from reactive_store.persistence.sqlite_writes import store_global
-from reactive_store.persistence.writer_thread import Health
+from reactive_store.persistence.writer_thread import Health, Pacer
 
 TABLE, INDEX = TableNumber(1), IndexId(1)
 
@@ -32,7 +32,7 @@ def path(tmp_path):
 
 @pytest.fixture
 async def tables(path):
-    opened = await SqliteTables.open(path, "FULL", Limits(), Health())
+    opened = await SqliteTables.open(path, "FULL", Limits(), Health(), Pacer())
     yield opened
     await opened.close()
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import sqlite3
+import time
 
 import pytest
 
 from reactive_store.errors import StoreFailed
-from reactive_store.persistence.writer_thread import Health, WriterThread
+from reactive_store.persistence.writer_thread import Health, Pacer, WriterThread
 
 
 @pytest.fixture
@@ -21,7 +23,7 @@ async def thread(path):
     connection.execute("PRAGMA journal_mode = WAL")
     connection.execute("PRAGMA synchronous = NORMAL")
     connection.execute("CREATE TABLE t (n INTEGER PRIMARY KEY)")
-    started = WriterThread(connection, Health())
+    started = WriterThread(connection, Health(), Pacer())
     await started
     yield started
     await started.close()
@@ -54,7 +56,8 @@ async def test_after_a_write_that_fails_there_is_none_of_it_and_no_other(thread)
 
 
 async def test_writers_of_one_store_fail_together(thread, tmp_path):
-    other = WriterThread(sqlite3.connect(":memory:", check_same_thread=False), thread._health)
+    connection = sqlite3.connect(":memory:", check_same_thread=False)
+    other = WriterThread(connection, thread._health, Pacer())
     await other
     with pytest.raises(ZeroDivisionError):
         await other.write(lambda _: 1 / 0)
@@ -81,3 +84,34 @@ async def test_a_checkpoint_says_whether_it_copied_everything(thread, path):
     assert not await thread.run(lambda c: thread.checkpoint("PASSIVE", c))
     reader.close()
     assert await thread.run(lambda c: thread.checkpoint("PASSIVE", c))
+
+
+async def test_whoever_handed_work_over_is_told_in_order_what_came_of_it(thread):
+    told = []
+    thread.submit(put(1), lambda error: told.append(error))
+    thread.submit(put(1), lambda error: told.append(type(error)))
+    thread.submit(put(2), lambda error: told.append(type(error)))
+    assert await thread.run(held) == [1]
+    assert told == [None, sqlite3.IntegrityError, StoreFailed]
+
+
+async def test_a_loop_that_never_rests_does_not_keep_a_thread_from_its_work(thread):
+    def many_steps(connection):
+        for n in range(300):
+            connection.execute("INSERT INTO t VALUES (?)", (n,))
+
+    async def compute():
+        while True:
+            end = time.perf_counter() + 0.000_1
+            while time.perf_counter() < end:
+                pass
+            await asyncio.sleep(0)
+
+    busy = asyncio.ensure_future(compute())
+    began = time.perf_counter()
+    await thread.write(many_steps)
+    busy.cancel()
+    assert time.perf_counter() - began < 5
+    # Nothing is left that would wake the loop for nothing.
+    while thread._pacer._is_ticking:
+        await asyncio.sleep(0.001)

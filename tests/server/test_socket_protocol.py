@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import uvicorn
+from uvicorn.protocols.utils import ClientDisconnected
 from uvicorn.server import ServerState
 from websockets.client import ClientProtocol
 from websockets.extensions.permessage_deflate import ClientPerMessageDeflateFactory
@@ -18,6 +19,7 @@ from websockets.uri import parse_uri
 
 from reactive_store.server.app import app_for
 from reactive_store.server.socket_protocol import DIRECT, SocketProtocol
+from reactive_store.sync.frames import SharedFrame
 
 
 class Wire(asyncio.Transport):
@@ -253,6 +255,72 @@ async def test_frames_of_a_client_that_compresses_are_compressed(app):
     assert connection.texts() == [b"z" * 10_000]
     connection.send(b"w" * 10_000)
     assert app.reader.messages == [b"w" * 10_000]
+
+
+@pytest.mark.parametrize("compression", [False, True])
+async def test_messages_sent_together_arrive_one_by_one(app, compression):
+    connection = Connection(app, compression=compression)
+    await connection.open()
+    app.socket.send_all([b"a", b"b" * 200, b"c" * 70_000])
+    assert connection.texts() == [b"a", b"b" * 200, b"c" * 70_000]
+
+
+@pytest.mark.parametrize("compression", [False, True])
+async def test_a_shared_message_reaches_every_socket(compression):
+    frame = SharedFrame(b"news" * 100)
+    for _ in range(2):
+        plain, other = Connection(DirectApp()), Connection(DirectApp(), compression=compression)
+        for connection in (plain, other):
+            await connection.open()
+            connection.server.send_shared(frame)
+        assert plain.texts() == other.texts() == [b"news" * 100]
+
+
+async def test_nothing_is_sent_together_or_shared_after_a_close(app):
+    connection = await opened(app)
+    app.socket.close(1000)
+    app.socket.send_all([b"too", b"late"])
+    app.socket.send_shared(SharedFrame(b"too late"))
+    (close,) = connection.receive()
+    assert close.opcode is Opcode.CLOSE
+
+
+class LeavingApp:
+    """An application that leaves its connection to a reader and returns."""
+
+    def __init__(self) -> None:
+        self.reader = Reader()
+        self.ends = 0
+
+    async def __call__(self, scope, receive, send):
+        await receive()
+        await send({"type": "websocket.accept"})
+        self.receive = receive
+        scope["extensions"][DIRECT]["socket"].attach(self.reader, self.on_end)
+
+    def on_end(self) -> None:
+        self.ends += 1
+
+
+async def test_a_connection_outlives_the_application_that_left_it_to_a_reader():
+    app = LeavingApp()
+    connection = await opened(app)
+    await settle()
+    assert connection.state.tasks == set()
+    assert not connection.wire.closing
+    connection.send(b"still here")
+    connection.server.send(b"so am I")
+    assert app.reader.messages == [b"still here"]
+    assert connection.texts() == [b"so am I"]
+    assert app.ends == 0
+    connection.client.send_close(1000)
+    connection.flush()
+    assert connection.wire.closing
+    connection.server.connection_lost(None)
+    connection.server.connection_lost(None)
+    assert app.ends == 1
+    with pytest.raises(ClientDisconnected):
+        await app.receive()
 
 
 async def test_the_peer_may_close(app):

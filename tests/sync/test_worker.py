@@ -6,7 +6,7 @@ import asyncio
 import hashlib
 import json
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
@@ -25,6 +25,7 @@ from reactive_store.functions.runner import SessionRequest
 from reactive_store.limits import Limits
 from reactive_store.persistence.contract import Timestamp
 from reactive_store.runtime import SystemRuntime
+from reactive_store.sync.frames import SharedFrame
 from reactive_store.sync.messages import (
     Action,
     ActionResponse,
@@ -91,11 +92,22 @@ class Line:
     def __init__(self) -> None:
         self.is_writable = True
         self.sent: list[bytes] = []
+        self.together: list[int] = []  # how many frames left in each common write
+        self.shared: list[SharedFrame] = []
         self.closed: tuple[int, str] | None = None
 
     def send(self, frame: bytes) -> None:
         assert self.closed is None
         self.sent.append(frame)
+
+    def send_all(self, frames: Sequence[bytes]) -> None:
+        self.together.append(len(frames))
+        for frame in frames:
+            self.send(frame)
+
+    def send_shared(self, frame: SharedFrame) -> None:
+        self.shared.append(frame)
+        self.send(frame.text)
 
     def close(self, code: int, reason: str) -> None:
         assert self.closed is None
@@ -198,6 +210,7 @@ class Counted:
         self.caller = caller
         self.on_invalid = on_invalid
         self.is_armed = False
+        self.shared: LiveResult | None = None  # given instead of an answer of its own
 
     async def result(self, at: Timestamp) -> LiveResult:
         store = self.store
@@ -211,6 +224,8 @@ class Counted:
         self.is_armed = True
         if store.latest_ts > at:
             self.touch()
+        if self.shared is not None:
+            return self.shared
         body = b'"value":%d.0,"logLines":[],"journal":null}' % value
         return LiveResult(body, False, b"%d" % value, None)
 
@@ -307,6 +322,51 @@ async def test_a_response_comes_before_the_transition_that_reflects_it():
     response, transition = await bench.hear(MUTATION)
     assert response == MutationResponse(0, True, b"1.0", 101, ("[LOG] 'added'",))
     assert values(transition) == {0: b"1.0"}
+
+
+async def test_a_response_and_the_transition_that_reflects_it_leave_in_one_write():
+    bench = Bench()
+    await bench.hear(CONNECT, query_set(0, add(0)))
+    await bench.hear(MUTATION)
+    assert bench.line.together == [2]
+
+
+async def test_a_response_does_not_wait_for_a_query_that_takes_long():
+    bench = Bench()
+    await bench.hear(CONNECT, query_set(0, add(0, "m:slow")))
+    bench.store.gate = asyncio.get_running_loop().create_future()
+    (response,) = await bench.hear(MUTATION)
+    assert isinstance(response, MutationResponse)
+    bench.store.gate.set_result(None)
+    await settled()
+    (transition,) = bench.line.take()
+    assert values(transition) == {0: b"1.0"}
+
+
+async def test_watchers_of_one_result_are_sent_one_frame_and_a_late_one_has_its_own_clock():
+    store = Store()
+    pump = Pump(SystemRuntime())
+    benches = [Bench(store=store, pump=pump) for _ in range(3)]
+    for bench in benches:
+        await bench.hear(CONNECT, query_set(0, add(0)))
+    slow = Bench(store=store, pump=pump)
+    await slow.hear(CONNECT, query_set(0, add(0, "m:slow")))
+    result = LiveResult(b'"value":9.0,"logLines":[],"journal":null}', False, b"9", None)
+    for watch in store.watches:
+        watch.shared = result
+    store.gate = asyncio.get_running_loop().create_future()
+    store.commit()
+    await settled()
+    frames = [bench.line.shared for bench in benches]
+    assert frames[0]
+    assert frames[0] == frames[1] == frames[2]
+    assert slow.line.shared == []
+    slow.clock.now_s = 77.0
+    store.gate.set_result(None)
+    await settled()
+    (late,) = slow.line.take()
+    assert isinstance(late, Transition)
+    assert late.server_ts_ns == 77_000_000_000
 
 
 async def test_the_response_comes_first_when_the_commit_is_waited_for():

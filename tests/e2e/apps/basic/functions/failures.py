@@ -1,4 +1,4 @@
-# ruff: noqa: F821 - Id["table"] names a table, it is no forward reference
+
 """One function per way to fail."""
 
 from typing import Any

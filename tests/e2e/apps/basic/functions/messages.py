@@ -1,4 +1,4 @@
-# ruff: noqa: F821 - Id["table"] names a table, it is no forward reference
+
 """A chat: lists, pages, inserts."""
 
 from reactive_store import (

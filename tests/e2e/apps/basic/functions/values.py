@@ -1,4 +1,4 @@
-# ruff: noqa: F821 - Id["table"] names a table, it is no forward reference
+
 """Values of every type, there and back."""
 
 from typing import Any
