@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from reactive_store.cli.collector import settle_collector
 from reactive_store.cli.options import (
     AppOption,
     DataOption,
@@ -102,6 +103,7 @@ async def _dev(settings: Settings) -> None:
         reloading = backend.runtime.spawn(_reload(backend, watch, changes), name="reload")
         try:
             observe_calls(backend.runner, _show_call)
+            settle_collector()
             await serve(
                 backend,
                 host=settings.host,

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from reactive_store.cli.collector import settle_collector
 from reactive_store.cli.options import (
     AppOption,
     DataOption,
@@ -112,6 +113,7 @@ async def _serve(settings: Settings) -> None:
             backend.announce(url)
             print(f"Serving {url}", flush=True)
 
+        settle_collector()
         await serve(
             backend,
             host=settings.host,

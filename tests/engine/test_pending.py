@@ -95,3 +95,24 @@ def test_clearing_forgets_everything() -> None:
     assert not pending
     assert keys(pending, 99) == {}
     assert pending.get(TABLE, name("y"), 99) is None
+
+
+def test_an_index_looked_at_early_and_one_looked_at_late_say_the_same() -> None:
+    early, late = moving(), moving()
+    assert early.overlay(BY_N, b"", None, 0) == {}  # from here on it is kept current
+    for pending in (early, late):
+        pending.add(commit(40, change("y", (b"c", {"n": 3}), (b"d", {"n": 4}), ts=40)))
+        pending.retire(20)
+        pending.add(commit(50, change("z", None, (b"e", {"n": 5}), ts=50)))
+    for at in (9, 30, 40, 99):
+        assert keys(early, at) == keys(late, at)
+    assert keys(late, 99) == {b"b": None, b"c": None, b"d": 40, b"e": 50}
+
+
+def test_an_index_is_found_anew_after_everything_was_durable() -> None:
+    pending = moving()
+    assert keys(pending, 99)
+    pending.retire(30)
+    assert keys(pending, 99) == {}
+    pending.add(commit(40, change("z", None, (b"e", {"n": 5}), ts=40)))
+    assert keys(pending, 99) == {b"e": 40}

@@ -90,6 +90,7 @@ def test_rolling_back_restores_what_was_staged_before() -> None:
     st.lists(st.tuples(st.sampled_from("xyz"), st.sampled_from([None, b"a", b"d"])), max_size=8),
 )
 def test_a_rollback_leaves_exactly_what_was_there(kept, undone) -> None:
+    indexes = ("by_n", "by_id", BY_CREATION_TIME)
     before = {"x": b"a", "y": None, "z": b"c"}
 
     def write(staging: Staging, letter: str, after: bytes | None) -> None:
@@ -102,10 +103,16 @@ def test_a_rollback_leaves_exactly_what_was_there(kept, undone) -> None:
         write(plain, letter, after)
         write(rolled, letter, after)
     position = rolled.position
+    # One index is looked at from here on, the others for the first time at the end.
+    assert overlay(rolled) == overlay(plain)
     for letter, after in undone:
         write(rolled, letter, after)
+    looked_at_late = Staging()
+    for letter, after in (*kept, *undone):
+        write(looked_at_late, letter, after)
+    assert overlay(rolled) == overlay(looked_at_late)
     rolled.rollback(position)
-    for index in ("by_n", "by_id", BY_CREATION_TIME):
+    for index in indexes:
         assert overlay(rolled, index) == overlay(plain, index)
     assert {document.id: document for document in rolled} == {
         document.id: document for document in plain
@@ -125,3 +132,13 @@ def test_a_change_names_the_keys_of_every_index() -> None:
     assert [key.old for key in inserted.keys] == [None, None, None]
     deleted = staged("x", b"a", None).change(None)
     assert [key.new for key in deleted.keys] == [None, None, None]
+
+
+def test_documents_of_other_tables_are_not_in_the_overlay() -> None:
+    others = Table("others", TableNumber(10002), NOTES.indexes)
+    staging = Staging()
+    staging.put(staged("x", None, b"a"))
+    staging.put(staged("y", None, b"b")._replace(table=others))
+    assert overlay(staging) == {b"a": (b"a", b"a")}
+    staging.put(staged("z", None, b"c")._replace(table=others))
+    assert overlay(staging) == {b"a": (b"a", b"a")}

@@ -403,3 +403,48 @@ async def test_a_document_created_in_the_future_keeps_the_order(notes: Database)
     assert transaction.base_creation_time() == pytest.approx(transaction.begin_ts / 1e6)
     transaction.now_ms = 9e15
     assert transaction.base_creation_time() == 9e15
+
+
+async def test_rows_taken_together_count_one_by_one_up_to_the_limit() -> None:
+    database = await opened(read_documents=2)
+    transaction = database.begin_mutation()
+    for n in range(3):
+        transaction.insert("loose", {"n": n})
+    await database.commit(transaction)
+    reading = database.begin()
+    assert len(reading.scan("loose", "by_creation_time", EVERYTHING).take(2)) == 2
+    assert reading.usage.read_documents == 2
+    too_far = database.begin()
+    with pytest.raises(BadRequest, match="Too many documents read"):
+        too_far.scan("loose", "by_creation_time", EVERYTHING).take(3)
+    assert too_far.usage.read_documents == 3
+    await database.close()
+
+
+async def test_taking_and_walking_read_the_same(notes: Database) -> None:
+    taking, walking = notes.begin(), notes.begin()
+    scan = taking.scan("notes", "by_n", EVERYTHING)
+    rows = [*scan.take(1), *scan.take(1)]
+    walk = walking.scan("notes", "by_n", EVERYTHING)
+    assert rows == [walk.next(), walk.next()]
+    assert taking.usage == walking.usage
+    assert list(taking.read_set()) == list(walking.read_set())
+
+
+async def test_a_record_is_a_document_like_any_other(database: Database) -> None:
+    transaction = database.begin_mutation()
+    transaction.record(SESSION_REQUESTS, b"r" * 16, {"request": 7, "session": "s"})
+    assert transaction.usage == Usage()
+    await database.commit(transaction)
+    reading = database.begin()
+    [row] = reading.scan(SESSION_REQUESTS, "by_creation_time", EVERYTHING).take(5)
+    assert reading.get(SESSION_REQUESTS, b"r" * 16) == row._replace(key=b"r" * 16)
+    document = Document(row.value, SESSION_REQUESTS)
+    assert raw(document["_id"]) == b"r" * 16
+    assert dict(document) | {"_id": 0, "_creationTime": 0} == {
+        "_id": 0, "_creationTime": 0, "request": 7, "session": "s",
+    }  # fmt: skip
+    inserting = database.begin_mutation()
+    inserting.insert(SESSION_REQUESTS, {"session": "s", "request": 7}, internal_id=b"i" * 16)
+    inserted = Document(inserting.get(SESSION_REQUESTS, b"i" * 16).value, SESSION_REQUESTS)
+    assert list(document) == list(inserted)

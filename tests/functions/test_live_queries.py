@@ -571,3 +571,12 @@ async def test_a_watched_page_is_not_given_out(store: Running):
     page = await asked_once(store, "page", paginationOpts=opts)
     assert len(page["page"]) == 2
     assert store.live.counters.shared == 0
+
+
+async def test_an_equal_answer_is_the_same_object(store: Running):
+    one = await store.mutation("send", room="a", text="one")
+    watch = store.watch("listing", room="a")
+    before = await watch.result()
+    await store.mutation("edit", id=one, text="two")
+    await store.mutation("edit", id=one, text="one")
+    assert await watch.result() is before

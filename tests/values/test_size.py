@@ -100,3 +100,14 @@ def test_a_document_may_have_1_mib() -> None:
         check_document_size({"a": "x" * (most + 1)}, LIMITS)
     assert caught.value.code == "ValueTooLargeError"
     assert caught.value.message == "Value is too large (1.00 MiB > maximum size 1 MiB)"
+
+
+@pytest.mark.parametrize(
+    "document",
+    [
+        {"_id": "x" * 32, "_creationTime": 1.5, "a": "é", "b": "plain", "": None},
+        {"_id": Id("x" * 32, "t"), "_creationTime": 1, "a": [1, {"b": "c"}], "b": Int64(3)},
+    ],
+)
+def test_checking_a_document_tells_its_size(document: dict[str, Any]) -> None:
+    assert check_document(document, LIMITS) == document_size(document)

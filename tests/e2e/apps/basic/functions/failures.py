@@ -1,4 +1,3 @@
-
 """One function per way to fail."""
 
 from typing import Any

@@ -1,4 +1,3 @@
-
 """A chat: lists, pages, inserts."""
 
 from reactive_store import (

@@ -1,4 +1,3 @@
-
 """Values of every type, there and back."""
 
 from typing import Any
