@@ -319,8 +319,9 @@ class SqlitePersistence:
                 version = None if space is None else space.versions.get(entry.id)
                 if version is not None:
                     changes = layer.indexes.get(index)
-                    is_written = changes is not None and entry.key in changes.versions
-                    if version[0] == entry.seen_ts and not is_written:
+                    change = None if changes is None else changes.versions.get(entry.key)
+                    is_taken = change is not None and change[1] is not None
+                    if version[0] == entry.seen_ts and not is_taken:
                         missing.append(entry)
                         is_pending = True
                     break
@@ -367,8 +368,9 @@ class SqlitePersistence:
         self._is_closed = True
         await self._log.flush()
         await self._materialiser.close()
-        await self._log.close()
+        # In this order: the thread of the tables may be copying the log for a round cut short.
         await self._tables.close()
+        await self._log.close()
 
     def check(self) -> list[str]:
         """What is wrong with the files, one line each; empty when they are sound.

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from functools import partial
 from pathlib import Path
 from typing import Final
@@ -20,7 +21,12 @@ from reactive_store.errors import BadRequest
 from reactive_store.limits import Limits
 from reactive_store.persistence.batch_code import decode_batch
 from reactive_store.persistence.contract import Commit
-from reactive_store.persistence.sqlite_format import Synchronous, connect_log, unreadable
+from reactive_store.persistence.sqlite_format import (
+    Synchronous,
+    connect_log,
+    connect_reader,
+    unreadable,
+)
 from reactive_store.persistence.sqlite_writes import SQL
 from reactive_store.persistence.writer_thread import Health, Pacer, WriterThread
 
@@ -41,11 +47,15 @@ def log_path(data: Path) -> Path:
 class SqliteLog:
     """The log of one data file. Open with `SqliteLog.open`."""
 
-    __slots__ = ("_copier", "_path", "_thread")
+    __slots__ = ("_copier", "_limits", "_path", "_thread")
 
-    def __init__(self, path: Path, thread: WriterThread, copier: sqlite3.Connection) -> None:
+    def __init__(
+        self, path: Path, thread: WriterThread, copier: sqlite3.Connection, limits: Limits
+    ) -> None:
         self._path = path
+        self._limits = limits
         self._thread = thread
+        # Belongs to whatever thread copies, once appends have begun.
         self._copier = copier
 
     @classmethod
@@ -64,7 +74,7 @@ class SqliteLog:
             raise
         thread = WriterThread(connection, health, pacer)
         await thread
-        return cls(path, thread, copier)
+        return cls(path, thread, copier, limits)
 
     def append(self, ts: int, batch: bytes, done: Callable[[BaseException | None], None]) -> None:
         """Make a batch durable, then call `done` on the loop with what went wrong, or None.
@@ -131,22 +141,24 @@ class SqliteLog:
 
         Cost     reads everything
         """
-        problems = [
-            f"log: {line}"
-            for (line,) in self._copier.execute("PRAGMA quick_check(20)")
-            if line != "ok"
-        ]
-        last_ts = 0
-        for ts, batch in self._copier.execute(_READ, (0,)):
-            try:
-                timestamps = [commit.ts for commit in decode_batch(batch)]
-            except ValueError as error:
-                problems.append(f"log: batch of {ts}: {error}")
-                continue
-            ordered = [last_ts, *timestamps]
-            if timestamps[-1:] != [ts] or ordered != sorted(set(ordered)):
-                problems.append(f"log: batch of {ts}: its timestamps are wrong")
-            last_ts = ts
+        # A connection of its own: the others are at work on their threads.
+        with closing(connect_reader(self._path, self._limits)) as reader:
+            problems = [
+                f"log: {line}"
+                for (line,) in reader.execute("PRAGMA quick_check(20)")
+                if line != "ok"
+            ]
+            last_ts = 0
+            for ts, batch in reader.execute(_READ, (0,)):
+                try:
+                    timestamps = [commit.ts for commit in decode_batch(batch)]
+                except ValueError as error:
+                    problems.append(f"log: batch of {ts}: {error}")
+                    continue
+                ordered = [last_ts, *timestamps]
+                if timestamps[-1:] != [ts] or ordered != sorted(set(ordered)):
+                    problems.append(f"log: batch of {ts}: its timestamps are wrong")
+                last_ts = ts
         return problems
 
 

@@ -1,4 +1,4 @@
-"""The collector of a serving process: what was loaded is set aside, the rest is looked at rarely."""
+"""The collector of a serving process: what was loaded is set aside, the rest looked at rarely."""
 
 from __future__ import annotations
 

@@ -188,12 +188,13 @@ def test_second_server_on_one_data_directory_names_the_first(server: ServerProce
     assert "Traceback" not in str(caught.value)
 
 
+@pytest.mark.parametrize("name", ["data.sqlite3", "log.sqlite3"])
 def test_data_of_a_newer_version_is_refused_and_left_alone(
-    own_server: Callable[..., ServerProcess],
+    own_server: Callable[..., ServerProcess], name: str
 ):
     server = own_server()
     server.stop()
-    (file,) = server.data.glob("*.sqlite3")
+    file = server.data / name
     with sqlite3.connect(file) as connection:
         (version,) = connection.execute("PRAGMA user_version").fetchone()
         connection.execute(f"PRAGMA user_version = {version + 1}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
+import threading
 from pathlib import Path
 
 import pytest
@@ -98,3 +99,12 @@ async def test_a_batch_in_a_wrong_place_is_named(log, path):
 )
 def test_each_data_file_has_a_log_of_its_own(data, log):
     assert log_path(Path("/some/where") / data) == Path("/some/where") / log
+
+
+async def test_the_log_may_be_checked_while_it_is_copied(log):
+    await put(log, *range(1, 100), size=2000)
+    copier = threading.Thread(target=lambda: [log.copy_most(None) for _ in range(300)])
+    copier.start()
+    while copier.is_alive():
+        assert log.check() == []
+    log._thread._health.ensure()

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import struct
+import sys
 from datetime import datetime
 from typing import Any
 
@@ -80,6 +81,21 @@ def test_documents_are_spliced_as_they_are() -> None:
         b'{"n":1.0,"page":[{"a": 1, "not decoded": \xff},null]}'
     )
     assert encode_normalized([odd]) == b"[" + odd.encoded + b"]"
+
+
+def test_a_list_of_documents_and_others_is_encoded_in_order() -> None:
+    one, two = Document(b'{"a":1.0}', "t"), Document(b'{"a":2.0}', "t")
+    assert dumps([one, two]) == b'[{"a":1.0},{"a":2.0}]'
+    assert dumps([one]) == b'[{"a":1.0}]'
+    assert dumps([one, 3, two, None]) == b'[{"a":1.0},3.0,{"a":2.0},null]'
+    assert dumps([None, one]) == b'[null,{"a":1.0}]'
+    assert dumps({"page": [one, two]}) == b'{"page":[{"a":1.0},{"a":2.0}]}'
+
+
+def test_what_is_encoded_holds_no_spare_room() -> None:
+    for value in ({"a": 1}, [1], "text"):
+        encoded = dumps(value)
+        assert sys.getsizeof(encoded) == sys.getsizeof(b"") + len(encoded)
 
 
 def test_only_normal_values_are_encoded_without_normalising() -> None:
