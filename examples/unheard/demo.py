@@ -27,6 +27,7 @@ from starlette.staticfiles import StaticFiles
 from reactive_store.asgi import app_for
 from reactive_store.auth.identity import Caller
 from reactive_store.backend import Backend
+from reactive_store.cli.collector import settle_collector
 from reactive_store.config import Settings, load_settings
 from reactive_store.errors import StoreError
 from reactive_store.functions.loader import load_app
@@ -125,6 +126,7 @@ async def serve(settings: Settings) -> None:
         await _seed(backend)
 
         def ready(url: str) -> None:
+            settle_collector()
             backend.announce(url)  # so that `reactive-store run` and its kin find it
             print(
                 f"Page        {url}/unheard/\n"

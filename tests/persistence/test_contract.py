@@ -577,6 +577,9 @@ class _Stores(RuleBasedStateMachine):
             key = data.draw(st.sampled_from(_KEYS))
             if any(entry.key == key for entry in entries):
                 continue
+            of_others = {entry[2] for entry in self.model.entries if entry[:2] == [index, key]}
+            if of_others - {(table, doc)}:
+                continue  # the engine's keys end in their document's id: nobody inherits one
             entries.append(BackfillEntry(key, table, doc, seen[0]))
             if seen == versions[-1] and seen[1] is not None and key not in present:
                 began_before_trim = any(
