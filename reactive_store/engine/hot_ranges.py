@@ -222,11 +222,6 @@ class HotRanges:
         self._order.clear()
         self.counters.bytes = 0
 
-    def forget_index(self, index: IndexName) -> None:
-        """Forget the ranges of an index that is gone or changes its meaning."""
-        for found in tuple(self._ranges.get(index, ())):
-            self._drop_range(found)
-
     def check(self) -> None:
         """Assert the invariants; for tests."""
         total = 0

@@ -145,7 +145,7 @@ def find_function(app: App, path: str, kind: FunctionKind, *, is_trusted: bool) 
     Raises   RefusedCall
     """
     function = app.find(path)
-    if function is None or not (is_trusted or function.visibility == "public"):
+    if function is None or not (is_trusted or function.is_public):
         text = f"Could not find public function for '{display_path(path)}'."
         if is_trusted:
             text = app.explain_missing(path)

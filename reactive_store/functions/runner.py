@@ -201,7 +201,7 @@ class Runner:
         """Run a function of whatever kind it is: for admins' tools."""
         function = self._lookup(path)
         kind = FunctionKind.QUERY if function is None else function.kind
-        if function is None or (function.visibility != "public" and not caller.is_admin):
+        if function is None or not (caller.is_admin or function.is_public):
             message = (
                 f"Could not find function for '{display_path(path)}'. "
                 "Did you forget to run `reactive-store dev`?\n"

@@ -165,20 +165,11 @@ class SqlitePersistence:
         limit: int,
     ) -> Page:
         overlay = self._index_overlay(index) if at > self._materialiser.floor_ts else None
-        if overlay is None:
-            rows = self._tables.index_rows(index, start, end, at, descending, limit + 1)
-        else:
-            rows = overlay.merge_rows(
-                lambda low, high, count: self._tables.index_rows(
-                    index, low, high, at, descending, count
-                ),
-                start,
-                end,
-                at,
-                descending=descending,
-                count=limit + 1,
-            )
-        return _page(rows, limit)
+
+        def read(low: bytes, high: bytes | None, count: int) -> list[Row]:
+            return self._tables.index_rows(index, low, high, at, descending, count)
+
+        return _merged(read, overlay, start, end, at, descending=descending, limit=limit)
 
     def scan_table(
         self,
@@ -195,20 +186,11 @@ class SqlitePersistence:
             layers = self._materialiser.layers
             spaces = [layer.documents[table] for layer in layers if table in layer.documents]
             overlay = Overlay(None, spaces) if spaces else None
-        if overlay is None:
-            rows = self._tables.table_rows(table, start, end, at, descending, limit + 1)
-        else:
-            rows = overlay.merge_rows(
-                lambda low, high, count: self._tables.table_rows(
-                    table, low, high, at, descending, count
-                ),
-                start,
-                end,
-                at,
-                descending=descending,
-                count=limit + 1,
-            )
-        return _page(rows, limit)
+
+        def read(low: bytes, high: bytes | None, count: int) -> list[Row]:
+            return self._tables.table_rows(table, low, high, at, descending, count)
+
+        return _merged(read, overlay, start, end, at, descending=descending, limit=limit)
 
     def _index_overlay(self, index: IndexId) -> Overlay | None:
         """What the memtables may know of an index; None: nothing."""
@@ -378,6 +360,24 @@ class SqlitePersistence:
         Cost     reads everything
         """
         return [*self._tables.check(), *self._log.check()]
+
+
+def _merged(
+    read: Callable[[bytes, bytes | None, int], list[Row]],
+    overlay: Overlay | None,
+    start: bytes,
+    end: bytes | None,
+    at: Timestamp,
+    *,
+    descending: bool,
+    limit: int,
+) -> Page:
+    """A page of what `read` finds in the tables, under what the memtables know (None: nothing)."""
+    if overlay is None:
+        rows = read(start, end, limit + 1)
+    else:
+        rows = overlay.merge_rows(read, start, end, at, descending=descending, count=limit + 1)
+    return _page(rows, limit)
 
 
 def _page(rows: list[Row], limit: int) -> Page:
