@@ -1,0 +1,81 @@
+"""What the trust tests have seen: figures per test, kept in docs/reliability.json by `make trust`.
+
+A test says at its end what it tried: `evidence("serializable", histories=400, transactions=9_600)`.
+One that runs under a breakage says which: `evidence("serializable", breakage=…, found=3)`.
+`reliability_page.py` makes docs/reliability.md of it.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+from tests.trust.breakage import Breakage
+
+__all__ = ["PROMISES", "RECORD", "Evidence", "Seen"]
+
+RECORD = Path(__file__).resolve().parents[2] / "docs" / "reliability.json"
+
+# The words of docs/architecture.md's table of contracts, and what "robust" adds to them.
+PROMISES = {
+    "serializable": "every history has a serial order, equal to timestamp order",
+    "durable": "what was acknowledged is on disk before anyone is told",
+    "exactly once": "a mutation takes effect once, whatever connection or process dies",
+    "consistent push": "a transition is of one timestamp; nobody loses sight of their own write",
+    "complete push": "a changed result is always told; what was not touched is not re-run",
+    "bounded": "memory and time have named limits and a clear answer when one is reached",
+    "robust": "no input ends the process, hangs it, or shows one user's data to another",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """One test's figures: `figures` maps what was counted to how often."""
+
+    promise: str
+    sentence: str
+    form: str
+    seed: int
+    seconds: float
+    figures: dict[str, float]
+    breakage: str | None = None
+    breakage_text: str | None = None
+
+
+@dataclass
+class Evidence:
+    """Collects over one pytest session."""
+
+    seen: dict[str, Seen] = field(default_factory=dict)
+
+    def add(
+        self,
+        test: str,
+        promise: str,
+        *,
+        sentence: str,
+        form: str,
+        seed: int,
+        seconds: float,
+        figures: dict[str, float],
+        breakage: Breakage | None,
+    ) -> None:
+        if promise not in PROMISES:
+            raise ValueError(f"no promise is called {promise!r}; there are {', '.join(PROMISES)}")
+        self.seen[test] = Seen(
+            promise,
+            sentence,
+            form,
+            seed,
+            round(seconds, 1),
+            figures,
+            breakage.name if breakage else None,
+            breakage.text if breakage else None,
+        )
+
+    def write(self, path: Path = RECORD) -> None:
+        """Keep this session's figures beside those of tests that did not run in it."""
+        kept = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+        kept |= {test: asdict(seen) for test, seen in self.seen.items()}
+        path.write_text(json.dumps(dict(sorted(kept.items())), indent=1) + "\n", encoding="utf-8")
