@@ -55,6 +55,7 @@ class Limits:
     pending_commits: int = 10_000  # accepted but not yet durable; more wait
     write_log_commits: int = 20_000  # recent commits kept for conflict checks
     write_log_bytes: int = 64 * _MIB  # what those may hold; older ones go first
+    known_sessions: int = 20_000  # whose newest mutation is remembered; others cost a look
 
     # History.
     retention_seconds: float = 300.0  # how far back reads of the past work
@@ -77,6 +78,7 @@ class Limits:
 
     # HTTP.
     body_bytes: int = 16 * _MIB + 2000
+    head_seconds: float = 15.0  # for the head of a request, from when the connection is idle
     request_seconds: float = 300.0
     concurrent_requests: int = 128
 

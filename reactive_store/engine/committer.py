@@ -20,6 +20,7 @@ import logging
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from itertools import repeat
 from typing import NamedTuple
 
@@ -103,8 +104,8 @@ class Committer:
         self.hot = HotRanges(memory_bytes, newest_ts=self.durable_ts)
         # The batch that is filling up while the previous one is being written.
         self._batch: list[_Accepted] = []
-        # Who waits for which timestamp to become durable; each future belongs to one caller.
-        self._waiters: list[tuple[int, asyncio.Future[None]]] = []
+        # Who is to be told when which timestamp is durable, or why it will never be.
+        self._waiters: list[tuple[int, Callable[[StoreFailed | None], None]]] = []
         # Looks at every commit about to be accepted; set while a schema change is under way. Should
         # it raise, the commit is refused.
         self.observer: Callable[[CommitChanges], None] | None = None
@@ -141,10 +142,20 @@ class Committer:
         return self._failure
 
     async def commit(self, transaction: Transaction, *, alone: bool = False) -> Timestamp:
-        """Validate, make durable and publish; returns the commit's timestamp.
+        """`accept`, and wait until it is durable.
 
-        A transaction without writes waits until everything it saw is durable and keeps its own
-        timestamp. `alone`: the caller holds `run_alone`.
+        Raises   as `accept`
+        """
+        ts = await self.accept(transaction, alone=alone)
+        await self.wait_durable(ts)
+        return ts
+
+    async def accept(self, transaction: Transaction, *, alone: bool = False) -> Timestamp:
+        """Validate a transaction and put it on its way to the disk; returns its timestamp.
+
+        Nobody outside may hear of it before `wait_durable` or `when_durable` says so. A transaction
+        without writes gets the timestamp it began at: what it saw may still be on its way.
+        `alone`: the caller holds `run_alone`.
 
         Raises   Conflict when something it read has changed; StoreFailed; Retry[Closing]
         """
@@ -159,14 +170,11 @@ class Committer:
         if self._failure is not None:
             raise StoreFailed(self._failure.message) from self._failure
         if not transaction.staging:
-            await self.wait_durable(transaction.begin_ts)
             return transaction.begin_ts
         if self._closing:
             raise Retry("The deployment is closing; nothing was written.", code="Closing")
         assert not transaction.is_read_only, "a read-only transaction has written"
-        ts = self._accept(transaction)
-        await self.wait_durable(ts)
-        return ts
+        return self._accept(transaction)
 
     async def wait_durable(self, ts: int) -> None:
         """Wait until the commit at `ts`, already accepted, is durable.
@@ -177,9 +185,21 @@ class Committer:
             return
         if self._failure is not None:
             raise StoreFailed(self._failure.message) from self._failure
-        durable = asyncio.get_running_loop().create_future()
-        self._waiters.append((ts, durable))
+        durable: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiters.append((ts, partial(_settle, durable)))
         await durable
+
+    def when_durable(self, ts: int, told: Callable[[StoreFailed | None], None]) -> None:
+        """Call `told` once the commit at `ts`, already accepted, is durable, or with why not.
+
+        At once, if it is known. Else inside publish: it must not raise, and only marks.
+        """
+        if self.durable_ts >= ts:
+            told(None)
+        elif self._failure is not None:
+            told(StoreFailed(self._failure.message))
+        else:
+            self._waiters.append((ts, told))
 
     @asynccontextmanager
     async def run_alone(self) -> AsyncIterator[None]:
@@ -288,13 +308,12 @@ class Committer:
             self.hot.publish(changes)
         # Callers are woken before subscriptions fire: a session then answers its mutation first
         # and sends the transition that contains it second.
-        still_waiting = []
-        for ts, durable in self._waiters:
-            if ts > self.durable_ts:
-                still_waiting.append((ts, durable))
-            elif not durable.done():
-                durable.set_result(None)
-        self._waiters = still_waiting
+        waiters, self._waiters = self._waiters, []
+        for waiter in waiters:
+            if waiter[0] > self.durable_ts:
+                self._waiters.append(waiter)
+            else:
+                waiter[1](None)
         for commit, changes, _ in batch:
             self.counters.commits += 1
             self.counters.documents += len(commit.documents)
@@ -311,10 +330,18 @@ class Committer:
         # Back to what is durable: it is all that will ever be seen again.
         self.accepted_ts, self.catalog = self.durable_ts, self.durable_catalog
         self._room.set()
-        for _, durable in self._waiters:
-            if not durable.done():
-                durable.set_exception(StoreFailed(error.message))
-        self._waiters.clear()
+        waiters, self._waiters = self._waiters, []
+        for _, told in waiters:
+            told(StoreFailed(error.message))
+
+
+def _settle(durable: asyncio.Future[None], failure: StoreFailed | None) -> None:
+    if durable.done():
+        return  # whoever waited has left
+    if failure is None:
+        durable.set_result(None)
+    else:
+        durable.set_exception(failure)
 
 
 def _to_commit(transaction: Transaction, ts: Timestamp) -> tuple[Commit, CommitChanges]:

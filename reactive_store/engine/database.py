@@ -195,6 +195,20 @@ class Database:
         """
         return await self.committer.commit(transaction, alone=alone)
 
+    async def accept(self, transaction: Transaction, *, alone: bool = False) -> Timestamp:
+        """The first half of `commit`: its timestamp, durable only when `when_durable` says so.
+
+        Raises   as `commit`
+        """
+        return await self.committer.accept(transaction, alone=alone)
+
+    def when_durable(self, ts: int, told: Callable[[StoreFailed | None], None]) -> None:
+        """Call `told` once the accepted commit at `ts` is durable, or with why it is not.
+
+        Maybe at once, maybe inside publish: it must not raise, and marks rather than works.
+        """
+        self.committer.when_durable(ts, told)
+
     def run_alone(self) -> AbstractAsyncContextManager[None]:
         """While inside, only commits with `alone=True` are accepted."""
         return self.committer.run_alone()

@@ -105,7 +105,7 @@ class Snapshot:
             if found is not None:
                 return found[1]
         hot = self._hot
-        # A request record is looked for once, before it exists: nothing to be hot about.
+        # Request records are looked for before they exist: nothing to be hot about.
         if hot is None or table.name == SESSION_REQUESTS:
             return self._persistence.get(table.number, id, self.ts)
         at = self._base_ts(hot)
@@ -163,7 +163,7 @@ class Snapshot:
         descending: bool,
         limit: int,
     ) -> MergedPage:
-        hot = self._hot
+        hot = None if table.name == SESSION_REQUESTS else self._hot
         at = self.ts if hot is None else self._base_ts(hot)
         if hot is not None:
             known = hot.page(name, start, end, at, descending=descending, limit=limit)

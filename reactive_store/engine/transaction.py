@@ -169,6 +169,15 @@ class Transaction:
             self._count_read(row)
         return row
 
+    def expect_absent(self, table: str, id: bytes) -> None:
+        """Remember a document as read and not there, which the caller knows.
+
+        Cost     no read
+        Raises   BadRequest[TooManyReads]
+        """
+        self._reads.add((table, BY_ID), Read(Interval(id, after(id)), len(id), None))
+        self._check_intervals()
+
     def scan(
         self,
         table: str,

@@ -17,7 +17,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from hashlib import blake2b
 from typing import Any, TypeVar
 
 from reactive_store.auth.identity import Caller, Identity
@@ -41,13 +40,14 @@ from reactive_store.functions.logs import LogLines
 from reactive_store.functions.metering import Metered
 from reactive_store.functions.names import display_path
 from reactive_store.functions.outcome import Failure, Outcome, RefusedCall, Success, failure_of
+from reactive_store.functions.session_requests import SessionRequest, SessionRequests
 from reactive_store.functions.unawaited import Forgetful
 from reactive_store.persistence.contract import Timestamp
 from reactive_store.values.document import Document
 from reactive_store.values.value import normalize
 from reactive_store.values.wire import encode_normalized, loads
 
-__all__ = ["Args", "QueryRun", "Runner", "RunnerCounters", "SessionRequest"]
+__all__ = ["Accepted", "Args", "QueryRun", "Runner", "RunnerCounters", "SessionRequest"]
 
 T = TypeVar("T")
 
@@ -56,16 +56,11 @@ Args = bytes | Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
-class SessionRequest:
-    """What makes a mutation happen at most once: a session's own number for it."""
+class Accepted:
+    """How a mutation ended; to be told to nobody before the commit at `ts` is durable."""
 
-    session_id: str
-    request_id: int
-
-    def internal_id(self) -> bytes:
-        """The id of the record in `_session_requests`: looking it up is a point read."""
-        text = f"{self.session_id}|{self.request_id}".encode()
-        return blake2b(text, digest_size=16, person=b"session-request").digest()
+    outcome: Outcome
+    ts: Timestamp
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +95,7 @@ class Runner:
         # Functions of ours that are not the app's: `_system/…`, for admins.
         self.system_functions: Mapping[str, FunctionDef] = {}
         self.counters = RunnerCounters()
+        self._requests = SessionRequests(environs.limits.known_sessions)
         # Told of every outermost call that has ended, by canonical path: for the logs of a server.
         self.on_end: Callable[[str, Outcome], None] | None = None
 
@@ -160,8 +156,25 @@ class Runner:
 
         Raises   Retry when it lost every race; StoreFailed
         """
+        accepted = await self.accept_mutation(path, args, caller, session=session)
+        await self._database.committer.wait_durable(accepted.ts)
+        return accepted.outcome
+
+    async def accept_mutation(
+        self,
+        path: str,
+        args: Args,
+        caller: Caller,
+        *,
+        session: SessionRequest | None = None,
+    ) -> Accepted:
+        """As `mutation`, without waiting for the disk: the outcome holds once its `ts` is durable.
+
+        Raises   as `mutation`
+        """
         self.counters.mutations += 1
         lines = LogLines(self._limits)
+        progress = _Progress()
 
         async def call() -> Success:
             decoded = self._decoded(path, args)
@@ -175,14 +188,17 @@ class Runner:
                 value = encode_normalized(result)
                 CallChecks.result_size(path, len(value), self._limits)
                 if session is not None:
-                    _record(transaction, session, value, lines.lines())
+                    self._requests.record(transaction, session, value.decode(), lines.lines())
                 return Success(value, ())
 
-            success, ts = await self._committed(attempt)
+            success = await self._accepted(attempt, progress)
+            if session is not None:
+                self._requests.note_accepted(session)
             # A replay brings its own timestamp and lines.
-            return success if success.ts is not None else Success(success.value, (), ts)
+            return success if success.ts is not None else Success(success.value, (), progress.ts)
 
-        return await self._outcome(path, call, lines)
+        outcome = await self._outcome(path, call, lines)
+        return Accepted(outcome, progress.ts)
 
     async def action(self, path: str, args: Args, caller: Caller) -> Outcome:
         """Run an action. It is never run twice, and goes on when its caller leaves."""
@@ -227,32 +243,50 @@ class Runner:
     async def _committed(
         self, attempt: Callable[[Transaction], Awaitable[T]]
     ) -> tuple[T, Timestamp]:
+        progress = _Progress()
+        wait_durable = self._database.committer.wait_durable
+        try:
+            result = await self._accepted(attempt, progress)
+        except Retry:
+            raise
+        except Exception:
+            await wait_durable(progress.ts)
+            raise
+        await wait_durable(progress.ts)
+        return result, progress.ts
+
+    async def _accepted(
+        self, attempt: Callable[[Transaction], Awaitable[T]], progress: _Progress
+    ) -> T:
+        """Run `attempt` until its transaction is accepted.
+
+        Whatever comes of it, an error too, may rest on data that is accepted and not yet durable:
+        it is told only once `progress.ts` is.
+        """
         lines = LogLines.current()
         printed = 0 if lines is None else lines.position
         for _ in range(self._limits.conflict_retries + 1):
             try:
-                return await self._attempt(attempt, alone=False)
+                return await self._attempt(attempt, progress, alone=False)
             except Conflict:
                 # Again at once: the newest state is in memory, waiting gains nothing.
                 if lines is not None:
                     lines.rollback(printed)
         async with self._database.run_alone():
-            return await self._attempt(attempt, alone=True)
+            return await self._attempt(attempt, progress, alone=True)
 
     async def _attempt(
-        self, attempt: Callable[[Transaction], Awaitable[T]], *, alone: bool
-    ) -> tuple[T, Timestamp]:
+        self,
+        attempt: Callable[[Transaction], Awaitable[T]],
+        progress: _Progress,
+        *,
+        alone: bool,
+    ) -> T:
         transaction = self._database.begin_mutation()
-        try:
-            result = await attempt(transaction)
-        except Retry:
-            raise
-        except Exception:
-            # The error may rest on data that is accepted but not yet durable; it is told only
-            # once that data cannot vanish any more.
-            await self._database.committer.wait_durable(transaction.begin_ts)
-            raise
-        return result, await self._database.commit(transaction, alone=alone)
+        progress.ts = transaction.begin_ts
+        result = await attempt(transaction)
+        progress.ts = await self._database.accept(transaction, alone=alone)
+        return result
 
     async def _act(
         self, function: FunctionDef, args: Mapping[str, Any], caller: Caller, *, depth: int
@@ -349,7 +383,7 @@ class Runner:
         return decoded
 
     def _replay(self, transaction: Transaction, session: SessionRequest) -> Success | None:
-        row = transaction.get(SESSION_REQUESTS, session.internal_id())
+        row = self._requests.find(transaction, session)
         if row is None:
             return None
         self.counters.replays += 1
@@ -357,16 +391,13 @@ class Runner:
         return Success(record["result"].encode(), tuple(record["logLines"]), Timestamp(row.ts))
 
 
-def _record(
-    transaction: Transaction, session: SessionRequest, value: bytes, lines: tuple[str, ...]
-) -> None:
-    fields = {
-        "logLines": list(lines),
-        "request": session.request_id,
-        "result": value.decode(),
-        "session": session.session_id,
-    }
-    transaction.record(SESSION_REQUESTS, session.internal_id(), fields)
+class _Progress:
+    """How far the data reaches that a mutation's outcome rests on."""
+
+    __slots__ = ("ts",)
+
+    def __init__(self) -> None:
+        self.ts = Timestamp(0)
 
 
 class _ActionCalls(Forgetful):

@@ -362,6 +362,11 @@ class Session:
         self._spoke_s = now_s
         return outgoing
 
+    @property
+    def has_outgoing(self) -> bool:
+        """Whether `take_outgoing` would give something."""
+        return bool(self._outgoing)
+
     # What is to be done.
 
     @property

@@ -9,8 +9,8 @@ Invariants
 - Frames leave in the order the session says them; nothing is sent after a close.
 - The newest timestamp is read and the stale queries are taken without waiting in between.
 - A socket's end closes its watches; a mutation or action that has begun goes on to its own end.
-- A worker woken while others run gets its turn after the futures that were set by then, so a
-  mutation's response leaves before the Transition that reflects it.
+- A mutation that waits for the disk holds up nobody: its task goes on with the next worker, and
+  the commit's publication says the response, before or with the Transition that reflects it.
 
 Source   docs/architecture.md ("Live queries"); Convex's sync protocol
 """
@@ -28,10 +28,10 @@ from typing import Any, Protocol, cast
 from reactive_store.auth.authenticator import Authenticator
 from reactive_store.auth.identity import Caller
 from reactive_store.engine.database import Database
-from reactive_store.errors import ProtocolError, Retry, StoreError
+from reactive_store.errors import ProtocolError, Retry, StoreError, StoreFailed
 from reactive_store.functions.live_queries import LiveQueries, LiveResult, Watch
 from reactive_store.functions.outcome import Failure, Outcome, Success, client_message
-from reactive_store.functions.runner import Runner, SessionRequest
+from reactive_store.functions.runner import Accepted, Runner, SessionRequest
 from reactive_store.limits import Limits
 from reactive_store.persistence.contract import Timestamp
 from reactive_store.runtime import Runtime
@@ -190,6 +190,7 @@ class Worker:
 
     __slots__ = (
         "_authenticator",
+        "_database",
         "_failed_transitions",
         "_live_queries",
         "_pump",
@@ -218,6 +219,7 @@ class Worker:
         self._runner = runner
         self._live_queries = live_queries
         self._authenticator = authenticator
+        self._database = database
         self._runtime = runtime
         self._transport = transport
         self._redact = redact
@@ -289,6 +291,7 @@ class Worker:
     async def advance(self, moment: Moment) -> None:
         """Do all the work there is. Several calls may wait at once, each in its own work."""
         session = self._session
+        self._flush_soon()
         push = session.begin_push()
         if push is not None:
             await self._push(push, moment)
@@ -298,9 +301,12 @@ class Worker:
         while (work := session.next_work(runtime.now_ns())) is not None:
             if session.has_work:
                 self._pump.wake(self)  # if this work has to wait, the rest need not
-            if type(work) is RunAction:
+            if type(work) is RunMutation:
+                await self._mutate(work)
+            elif type(work) is RunAction:
                 self._pump.spawn(self._finish(work), name="sync action")
             else:
+                self._flush_soon()
                 await self._finish(work)
         self._flush()
 
@@ -320,14 +326,22 @@ class Worker:
         self._failed_transitions = 0
         if moment.is_over:
             moment = Moment(self._runtime.now_ns(), self._runtime.monotonic_s())
-        frame = self._session.push(work, result, moment)
+        session, transport = self._session, self._transport
+        said: Sequence[bytes] = ()
+        if session.has_outgoing and not session.is_closed:  # then there is no Close among them
+            said = cast(Sequence[bytes], session.take_outgoing(moment.now_s))
+        frame = session.push(work, result, moment)
         if frame is None:
+            if said:
+                transport.send_all(said)
             self._flush()
             return
-        transport = self._transport
-        transport.send_shared(frame)
+        if said:
+            transport.send_all([*said, frame.text])
+        else:
+            transport.send_shared(frame)
         if transport.is_writable:
-            self._session.drained()
+            session.drained()
 
     async def _finish(self, work: Work) -> None:
         result: object
@@ -338,10 +352,6 @@ class Worker:
             self._note(work, error)
         session = self._session
         session.complete(work, result, self._runtime.now_ns())
-        if type(work) is RunMutation:
-            # A Transition is due now. If it can be told at once, both leave in one write.
-            asyncio.get_running_loop().call_soon(self._flush)
-            return
         self._flush()
         if type(work) is RunAction and session.has_work:
             self._pump.wake(self)
@@ -350,24 +360,53 @@ class Worker:
         match work:
             case ComputeTransition():
                 return await self._results(work)
-            case RunMutation():
-                return await self._mutation(work)
             case RunAction():
                 return await self._action(work)
             case Verify():
                 return Verified(await self._verify(work.message))
+            case RunMutation():
+                raise AssertionError("mutations are told when they are durable")
 
     # The kinds of work.
 
-    async def _mutation(self, work: RunMutation) -> MutationResponse:
+    async def _mutate(self, work: RunMutation) -> None:
+        """Run a mutation; `_told` ends it once its outcome is durable. Nobody waits meanwhile."""
+        try:
+            accepted = await self._accepted(work)
+        except Exception as error:  # noqa: BLE001 - as in `_finish`
+            self._note(work, error)
+            self._session.complete(work, error, self._runtime.now_ns())
+            self._flush()
+            return
+        told = partial(self._told, work, accepted.outcome)
+        self._database.when_durable(accepted.ts, told)
+
+    async def _accepted(self, work: RunMutation) -> Accepted:
         if work.fault is not None:
-            outcome: Outcome = _refusal(work.fault)
+            return Accepted(_refusal(work.fault), Timestamp(0))
+        session_id, request_id = work.session_id, work.request_id
+        request = None if session_id is None else SessionRequest(session_id, request_id)
+        return await self._runner.accept_mutation(
+            work.path, work.args, work.caller, session=request
+        )
+
+    def _told(self, work: RunMutation, outcome: Outcome, failure: StoreFailed | None) -> None:
+        # Called from inside a commit's publication, which no exception may reach.
+        session = self._session
+        try:
+            result = self._mutation_response(work, outcome) if failure is None else failure
+            if failure is not None:
+                self._note(work, failure)
+            session.complete(work, result, self._runtime.now_ns())
+        except Exception as error:  # noqa: BLE001 - as in `_finish`
+            self._note(work, error)
+            session.fail(error)
+        if session.has_work:
+            self._pump.wake(self)
         else:
-            session_id, request_id = work.session_id, work.request_id
-            request = None if session_id is None else SessionRequest(session_id, request_id)
-            outcome = await self._runner.mutation(
-                work.path, work.args, work.caller, session=request
-            )
+            asyncio.get_running_loop().call_soon(self._flush)
+
+    def _mutation_response(self, work: RunMutation, outcome: Outcome) -> MutationResponse:
         log_lines = () if self._redact else outcome.log_lines
         if isinstance(outcome, Success):
             return MutationResponse(work.request_id, True, outcome.value, outcome.ts, log_lines)
@@ -470,6 +509,11 @@ class Worker:
         self._flush()
         if not self.is_awake and self._session.has_work:
             self._pump.wake(self)
+
+    def _flush_soon(self) -> None:
+        # A response goes with the Transition that reflects it, if that can be told without waiting.
+        if self._session.has_outgoing:
+            asyncio.get_running_loop().call_soon(self._flush)
 
     def _flush(self) -> None:
         session = self._session

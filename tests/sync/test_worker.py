@@ -12,16 +12,10 @@ from typing import Any
 import pytest
 
 from reactive_store.auth.identity import ANONYMOUS, Caller
-from reactive_store.errors import (
-    Conflict,
-    OutOfRetention,
-    Overloaded,
-    StoreFailed,
-    Unauthenticated,
-)
+from reactive_store.errors import Conflict, OutOfRetention, Overloaded, StoreFailed, Unauthenticated
 from reactive_store.functions.live_queries import LiveResult
 from reactive_store.functions.outcome import Failure, Outcome, Success
-from reactive_store.functions.runner import SessionRequest
+from reactive_store.functions.runner import Accepted, SessionRequest
 from reactive_store.limits import Limits
 from reactive_store.persistence.contract import Timestamp
 from reactive_store.runtime import SystemRuntime
@@ -163,18 +157,21 @@ class Store:
 
     # Runner.
 
-    async def mutation(
+    async def accept_mutation(
         self, path: str, args: bytes, caller: Caller, *, session: SessionRequest | None = None
-    ) -> Outcome:
+    ) -> Accepted:
         self.calls.append(("mutation", path, args, caller, session))
         if self.faults:
             raise self.faults.pop(0)
         if self.outcome is not None:
-            return self.outcome
+            return Accepted(self.outcome, self.latest_ts)
         if self.commit_gate is not None:
             await self.commit_gate
         ts = self.commit()
-        return Success(b"%d.0" % self.at(ts), ("[LOG] 'added'",), ts)
+        return Accepted(Success(b"%d.0" % self.at(ts), ("[LOG] 'added'",), ts), ts)
+
+    def when_durable(self, _ts: int, told: Callable[[None], None]) -> None:
+        told(None)
 
     async def action(self, path: str, args: bytes, caller: Caller) -> Outcome:
         self.calls.append(("action", path, args, caller))
