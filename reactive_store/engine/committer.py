@@ -29,6 +29,7 @@ from reactive_store.engine.hot_ranges import HotRanges
 from reactive_store.engine.pending import PendingCommits
 from reactive_store.engine.range_index import IndexState
 from reactive_store.engine.reads import CommitChanges
+from reactive_store.engine.staging import StagedDocument
 from reactive_store.engine.subscriptions import Subscriptions
 from reactive_store.engine.transaction import Transaction
 from reactive_store.engine.write_log import WriteLog
@@ -362,18 +363,32 @@ def _to_commit(transaction: Transaction, ts: Timestamp) -> tuple[Commit, CommitC
                 is_insert=before is None,
             )
         )
-        old_keys = repeat(None) if before is None else staged.before_keys
-        new_keys = repeat(None) if after is None else staged.after_keys
-        for index, old, new in zip(table.indexes, old_keys, new_keys, strict=False):
-            # An index under construction may lack the old entry, so the new one is always written.
-            if old == new and index.state is not IndexState.BACKFILLING:
-                continue
-            if old is not None and old != new:
-                entries.append(IndexWrite(index.id, old, table.number, staged.id, present=False))
-            if new is not None:
-                entries.append(IndexWrite(index.id, new, table.number, staged.id, present=True))
+        number, id = table.number, staged.id  # noqa: A001
+        if before is None:
+            entries += [
+                IndexWrite(index.id, key, number, id, True)
+                for index, key in zip(table.indexes, staged.after_keys, strict=True)
+            ]
+        else:
+            entries += _moved_entries(staged)
         changes.append(staged.change(committed))
     return (
         Commit(ts, tuple(documents), tuple(entries)),
         CommitChanges(ts, tuple(changes)),
     )
+
+
+def _moved_entries(staged: StagedDocument) -> list[IndexWrite]:
+    """The index entries that end and begin with a new version, or the end, of a document."""
+    entries: list[IndexWrite] = []
+    table = staged.table
+    new_keys = repeat(None) if staged.after is None else staged.after_keys
+    for index, old, new in zip(table.indexes, staged.before_keys, new_keys, strict=False):
+        # An index under construction may lack the old entry, so the new one is always written.
+        if old == new and index.state is not IndexState.BACKFILLING:
+            continue
+        if old != new:
+            entries.append(IndexWrite(index.id, old, table.number, staged.id, present=False))
+        if new is not None:
+            entries.append(IndexWrite(index.id, new, table.number, staged.id, present=True))
+    return entries

@@ -11,7 +11,7 @@ Source of facts: docs/reference/queries.md, "Index ranges".
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final, NamedTuple
 
 from reactive_store.engine.interval import EVERYTHING, Interval, after, prefix_end
@@ -23,6 +23,7 @@ from reactive_store.values.value import UNSET, Unset, Value, normalize
 
 __all__ = ["Bound", "IndexRangeBuilder", "compile_range"]
 
+_BEHIND: Final = b"\xff"  # above every tag that can follow a key's last value
 _DOCS: Final = "https://docs.convex.dev/using/indexes"
 
 
@@ -46,6 +47,13 @@ class IndexRangeBuilder:
     def __init__(self, bounds: tuple[Bound, ...] = ()) -> None:
         self._bounds = bounds
         self._is_used = False
+
+    @classmethod
+    def of_equalities(cls, equalities: Mapping[str, object]) -> IndexRangeBuilder:
+        """The link after one `eq` for each."""
+        return cls(
+            tuple([Bound("==", field, _normal(value)) for field, value in equalities.items()])
+        )
 
     def eq(self, field: str, value: object, /) -> IndexRangeBuilder:
         """The field equals the value."""
@@ -76,8 +84,7 @@ class IndexRangeBuilder:
         self._use()
         if not isinstance(field, str):
             raise TypeError(f"a field's path is a string, not {field!r}")
-        normal = UNSET if value is UNSET else normalize(value)
-        return IndexRangeBuilder((*self._bounds, Bound(comparator, field, normal)))
+        return IndexRangeBuilder((*self._bounds, Bound(comparator, field, _normal(value))))
 
     def _use(self) -> None:
         if self._is_used:
@@ -87,6 +94,10 @@ class IndexRangeBuilder:
                 code="IndexRangeBuilderReused",
             )
         self._is_used = True
+
+
+def _normal(value: object) -> Value | Unset:
+    return UNSET if value is UNSET else normalize(value)
 
 
 class _Sides:
@@ -151,6 +162,9 @@ def compile_range(
     """
     if not bounds:
         return EVERYTHING, 0
+    prefix = _equal_prefix(declared, bounds)
+    if prefix is not None:
+        return Interval(prefix, prefix + _BEHIND), len(prefix)
     name = f"{table}.{index}"
     sides = _Sides()
     for bound in bounds:
@@ -188,7 +202,22 @@ def _above(key: bytes, field: str) -> bytes:
         return end
     # A value's tag (01 to 15) follows. FF would continue the value itself: it marks an escaped
     # zero byte in text and bytes, and an empty name in objects.
-    return key + b"\xff"
+    return key + _BEHIND
+
+
+def _equal_prefix(declared: Sequence[str], bounds: Sequence[Bound]) -> bytes | None:
+    """The keys' shared bytes for the usual range: equalities of the first fields, in their order.
+
+    None: it is another one, or a wrong one.
+    """
+    if len(bounds) > len(declared):
+        return None
+    keys = []
+    for (comparator, field, value), expected in zip(bounds, declared, strict=False):
+        if comparator != "==" or field != expected:
+            return None
+        keys.append(encode_key(value))
+    return b"".join(keys)
 
 
 def _already_defined(kind: str, bound: Bound) -> BadRequest:
@@ -199,13 +228,17 @@ def _already_defined(kind: str, bound: Bound) -> BadRequest:
     )
 
 
+def _shown(fields: Sequence[str]) -> str:
+    return json.dumps([field for field in fields if field != "_id"] or list(fields))
+
+
 def _check_fields(name: str, fields: Sequence[str], bounds: Sequence[Bound], sides: _Sides) -> None:
-    shown = json.dumps([field for field in fields if field != "_id"] or list(fields))
     for bound in bounds:
         if bound.field not in fields:
             raise BadRequest(
                 f'The index range included a comparison with "{bound.field}", but {name} with '
-                f"fields {shown} doesn't index this field. For more information see {_DOCS}.",
+                f"fields {_shown(fields)} doesn't index this field. "
+                f"For more information see {_DOCS}.",
                 code="FieldNotInIndex",
             )
     queried = [field for field in fields if field in sides.equal]
@@ -215,7 +248,7 @@ def _check_fields(name: str, fields: Sequence[str], bounds: Sequence[Bound], sid
         if field != expected:
             raise BadRequest(
                 f"Tried to query index {name} but the query didn't use the index fields in order."
-                f"\nIndex fields: {shown}\nQuery fields: {json.dumps(queried)}"
+                f"\nIndex fields: {_shown(fields)}\nQuery fields: {json.dumps(queried)}"
                 f'\nFirst incorrect field: "{field}"'
                 f"\nFor more information see {_DOCS}.",
                 code="InvalidIndexRange",

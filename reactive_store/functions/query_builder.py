@@ -93,9 +93,7 @@ class Query:
         Raises   BadRequest when the index or its range cannot be read, once the query runs
         """
         self._check_first("with_index")
-        builder = IndexRangeBuilder()
-        for field, value in equalities.items():
-            builder = builder.eq(field, value)
+        builder = IndexRangeBuilder.of_equalities(equalities)
         if range is not None:
             if not callable(range):
                 raise TypeError(

@@ -37,6 +37,7 @@ from reactive_store.values.value import (
     Id,
     Int64,
     Value,
+    is_all_encoded,
     normal_float,
     normalize,
     normalize_keeping_encoded,
@@ -81,19 +82,10 @@ def encode_normalized(value: Any) -> bytes:
 
     Cost     half of `dumps`
     """
-    if type(value) is list and value and isinstance(value[0], Encoded):
-        encoded = _joined(value)
-        if encoded is not None:
-            return encoded
+    if type(value) is list and is_all_encoded(value):
+        return b"[" + b",".join([item.encoded for item in value]) + b"]"
     # Formatting copies the bytes: those of orjson keep the room they were written into (4 KiB).
     return b"%b" % _TO_JSON(_ENCODERS.get(type(value), _encode_part)(value))
-
-
-def _joined(items: list[Any]) -> bytes | None:
-    """An array of nothing but encoded parts, or None: there are others among them."""
-    kind = type(items[0])
-    parts = [item.encoded for item in items if type(item) is kind]
-    return b"[" + b",".join(parts) + b"]" if len(parts) == len(items) else None
 
 
 def to_wire_json(value: Value) -> Any:
