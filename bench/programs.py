@@ -7,14 +7,24 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from tests.e2e.server_process import ServerProcess
 
-__all__ = ["APP", "ROOT", "Target", "bare", "cpu_seconds", "ours", "resident_bytes", "run_program"]
+__all__ = [
+    "APP",
+    "ROOT",
+    "Target",
+    "bare",
+    "cpu_seconds",
+    "in_memory",
+    "ours",
+    "resident_bytes",
+    "run_program",
+]
 
 ROOT = Path(__file__).resolve().parent.parent
 APP = ROOT / "bench" / "app"
@@ -54,18 +64,28 @@ def ours(folder: Path, *options: str) -> Iterator[Target]:
         yield Target(server.port, server.pid)
 
 
-@contextmanager
-def bare(stack: str = "direct", *options: str) -> Iterator[Target]:
+def bare(stack: str = "direct", *options: str) -> AbstractContextManager[Target]:
     """The server without an engine."""
+    return _program("bench.bare_server", stack, *options)
+
+
+def in_memory() -> AbstractContextManager[Target]:
+    """Ours, without storage."""
+    return _program("bench.memory_server")
+
+
+@contextmanager
+def _program(module: str, *arguments: str) -> Iterator[Target]:
+    """A server of the bench, which prints its port."""
     process = subprocess.Popen(
-        [sys.executable, "-m", "bench.bare_server", stack, *options],
+        [sys.executable, "-m", module, *arguments],
         cwd=ROOT, stdout=subprocess.PIPE, text=True,
     )  # fmt: skip
     assert process.stdout is not None
     try:
         line = process.stdout.readline()
         if not line:
-            raise SystemExit(f"the bare server ({stack}) did not start")
+            raise SystemExit(f"{module} {' '.join(arguments)} did not start")
         yield Target(int(line), process.pid)
     finally:
         process.terminate()

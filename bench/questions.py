@@ -15,7 +15,7 @@ from typing import Any
 
 from bench.answer import Answer, Row, median, noise
 from bench.disk import fsync_rate
-from bench.programs import Target, bare, ours, run_program
+from bench.programs import Target, bare, in_memory, ours, run_program
 
 __all__ = ["QUESTIONS", "Plan", "Question"]
 
@@ -53,28 +53,32 @@ def _busiest(figures: list[dict[str, Any]]) -> float:
 
 
 def push(plan: Plan) -> Answer:
-    """A write with three indexes, the live query of 20 documents it re-runs, the push."""
+    """A write with three indexes, the live query of 20 documents it re-runs, the push.
+
+    Against a server without an engine; and, which shows what storage costs, against the same
+    engine on memory.
+    """
     rows: list[Row] = []
+    kept: list[Row] = []
     details: dict[str, Any] = {}
     spreads: list[float] = []
-    with _folder() as folder, ours(folder) as server, bare() as ceiling:
-        server.load("throughput", clients=4, seconds=0.5)  # warm up
+    with _folder() as folder, ours(folder) as server, in_memory() as memory, bare() as ceiling:
+        for each in (server, memory):
+            each.load("throughput", clients=4, seconds=0.5)  # warm up
         ceiling.load("throughput", clients=4, seconds=0.2)
         for clients in plan.clients:
             load: dict[str, Any] = {"clients": clients, "seconds": plan.seconds}
             above = [ceiling.load("throughput", **load)]
-            below = []
+            below, beside = [], []
             for _ in range(plan.repeats):
                 below.append(server.load("throughput", **load))
+                beside.append(memory.load("throughput", **load))
                 above.append(ceiling.load("throughput", **load))
-            rows.append(
-                Row(
-                    f"{clients} clients, each a room of its own",
-                    median(_rates(below)),
-                    median(_rates(above)),
-                    "writes/s",
-                )
-            )
+            rate = median(_rates(below))
+            name = f"{clients} clients, each a room of its own"
+            rows.append(Row(name, rate, median(_rates(above)), "writes/s"))
+            name = f"{clients} clients, against no storage"
+            kept.append(Row(name, rate, median(_rates(beside)), "writes/s"))
             spreads.append(noise(_rates(above)))
             details[f"p99_ms_{clients}_clients"] = median([each["p99_ms"] for each in below])
             details[f"client_busy_{clients}_clients"] = _busiest(above + below)
@@ -82,8 +86,9 @@ def push(plan: Plan) -> Answer:
             pace = {"per_second": 50.0, "seconds": plan.seconds}
             first = synced.load("latency", **pace)
             low = server.load("latency", **pace)
+            without = memory.load("latency", **pace)
             second = synced.load("latency", **pace)
-        rows += [
+        slow = [
             Row(
                 f"50 writes/s, write to pushed, {name[:3]}",
                 low[name],
@@ -92,11 +97,16 @@ def push(plan: Plan) -> Answer:
             )
             for name in ("p50_ms", "p99_ms")
         ]
-        details["above_fsync_and_round_trip_ms"] = rows[-2].ours - rows[-2].ceiling
+        details["above_fsync_and_round_trip_ms"] = slow[0].ours - slow[0].ceiling
+        details["p50_ms_without_storage"] = without["p50_ms"]
         details["fsync_per_second"] = fsync_rate(folder, 0.5)
     details["ceiling"] = "our sockets and spliced bytes, no engine; at 50 writes/s with an fsync"
     return Answer(
-        "push", "a durable write, the live query it changes, its push", rows, max(spreads), details
+        "push",
+        "a durable write, the live query it changes, its push",
+        [*rows, *kept, *slow],
+        max(spreads),
+        details,
     )
 
 

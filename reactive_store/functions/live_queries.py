@@ -144,6 +144,27 @@ class Watch:
         self._is_armed = False
         self._query: _LiveQuery | None = live_queries._attach(self, question, caller)
 
+    def ready(self, at: Timestamp) -> LiveResult | None:
+        """The answer at `at` if it is at hand, which it is for all but the first who ask for it.
+
+        Cost     0.5 µs
+        """
+        query = self._query
+        if (
+            query is None
+            or query.result is None
+            or query.invalid_at is not None
+            or at < query.valid_from
+            or (query.saw_identity and query.caller.identity != self._caller.identity)
+            or query.belongs is None
+            or self._live_queries._filed.get(query.belongs) is not query
+        ):
+            return None
+        if query.journal != self._question.journal:
+            self._question = query.pinned()
+        self._is_armed = True
+        return query.result
+
     async def result(self, at: Timestamp) -> LiveResult:
         """The answer at `at`. Runs the query unless an answer covers that timestamp.
 

@@ -154,7 +154,9 @@ class Pump:
         while batch:
             worker = batch.popleft()
             worker.is_awake = False
-            await worker.advance(moment)
+            rest = worker.advance(moment)
+            if rest is not None:
+                await rest
 
     def _take_over(self, batch: deque[Worker], moment: Moment) -> None:
         # Runs once the conductor has given the loop back: it is done, or waits for one worker.
@@ -173,6 +175,9 @@ class _FaultyQuery:
     def __init__(self, message: str, fault: str) -> None:
         body = encode_body(QueryFailed(0, message))
         self._result = LiveResult(body, failed=True, fingerprint=fault.encode(), journal=None)
+
+    def ready(self, _at: Timestamp) -> LiveResult:
+        return self._result
 
     async def result(self, _at: Timestamp) -> LiveResult:
         return self._result
@@ -288,11 +293,24 @@ class Worker:
         """Whether `advance` would do anything."""
         return self._session.has_work
 
-    async def advance(self, moment: Moment) -> None:
-        """Do all the work there is. Several calls may wait at once, each in its own work."""
+    def advance(self, moment: Moment) -> Coroutine[Any, Any, None] | None:
+        """Do all the work there is: what needs no waiting at once, the rest in what is returned.
+
+        Several may be waiting at once, each in its own work.
+        """
+        push = self._session.begin_push()
+        if push is None or moment.is_over:
+            return self._advance(push, moment)
+        watch = self._watches.get(push.reread[0])
+        result = None if watch is None else watch.ready(push.ts)
+        if result is None:
+            return self._advance(push, moment)
+        self._say_push(push, result, moment)
+        return self._advance(None, moment) if self._session.has_work else None
+
+    async def _advance(self, push: ComputeTransition | None, moment: Moment) -> None:
         session = self._session
         self._flush_soon()
-        push = session.begin_push()
         if push is not None:
             await self._push(push, moment)
             if not session.has_work:
@@ -323,9 +341,12 @@ class Worker:
             self._session.complete(work, error, self._runtime.now_ns())
             self._flush()
             return
-        self._failed_transitions = 0
         if moment.is_over:
             moment = Moment(self._runtime.now_ns(), self._runtime.monotonic_s())
+        self._say_push(work, result, moment)
+
+    def _say_push(self, work: ComputeTransition, result: LiveResult, moment: Moment) -> None:
+        self._failed_transitions = 0
         session, transport = self._session, self._transport
         said: Sequence[bytes] = ()
         if session.has_outgoing and not session.is_closed:  # then there is no Close among them

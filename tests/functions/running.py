@@ -192,7 +192,10 @@ class Watched:
         self.told += 1
 
     async def result(self, at: Any = None) -> LiveResult:
-        self.last = await self.watch.result(self.running.now if at is None else at)
+        at = self.running.now if at is None else at
+        ready = self.watch.ready(at)
+        self.last = await self.watch.result(at)
+        assert ready is None or ready is self.last
         return self.last
 
     async def read(self, at: Any = None) -> Any:

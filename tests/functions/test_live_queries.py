@@ -135,6 +135,26 @@ async def test_a_watcher_is_told_once_per_answer_that_ended(store: Running):
     assert watch.told == 2
 
 
+async def test_an_answer_is_at_hand_once_somebody_has_asked_and_until_it_changes(store: Running):
+    first, second = store.watch("listing", room="a"), store.watch("listing", room="a")
+    assert first.watch.ready(store.now) is None
+    result = await first.result()
+    assert second.watch.ready(store.now) is result
+    await store.mutation("send", room="a", text="one")
+    assert (first.told, second.told) == (1, 1)  # taking what is at hand counts as asking
+    assert second.watch.ready(store.now) is None
+    second.close()
+    assert second.watch.ready(store.now) is None
+
+
+async def test_nobody_is_handed_the_answer_to_somebody_else(store: Running):
+    alice, bob = store.watch("mine", by=user("alice")), store.watch("mine", by=user("bob"))
+    await alice.result()
+    assert bob.watch.ready(store.now) is None
+    assert await bob.read() == "bob"
+    assert alice.watch.ready(store.now) is not bob.watch.ready(store.now) is not None
+
+
 async def test_a_change_elsewhere_is_not_told(store: Running):
     watch = store.watch("listing", room="a")
     await watch.read()

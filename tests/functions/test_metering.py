@@ -328,6 +328,37 @@ def test_a_step_that_has_ended_is_not_interrupted():
     assert watchdog.leave() is False
 
 
+async def test_a_step_that_cannot_be_interrupted_is_reported_while_it_lasts(
+    watchdog: Watchdog, caplog: pytest.LogCaptureFixture
+):
+    said_meanwhile: list[str] = []
+
+    async def handler() -> None:
+        try:
+            time.sleep(0.5)
+        finally:  # the interruption is waiting here
+            said_meanwhile.extend(caplog.messages)
+
+    with contextlib.suppress(FunctionTimeout):
+        await metered(handler(), watchdog)
+    assert said_meanwhile == caplog.messages
+    assert len(said_meanwhile) == 2  # at three times the 50 ms it has, and at twice that
+    for message in said_meanwhile:
+        assert message.startswith("a function has kept everybody waiting for 0.")
+        assert f"{__file__}:" in message
+        assert "(handler)" in message
+
+
+async def test_a_step_that_is_not_much_too_long_is_not_reported(
+    watchdog: Watchdog, caplog: pytest.LogCaptureFixture
+):
+    async def handler() -> None:
+        time.sleep(0.08)
+
+    await metered(handler(), watchdog)
+    assert caplog.messages == []
+
+
 async def test_stopping_joins_the_thread():
     before = threading.active_count()
     watchdog = Watchdog(1.0, time.monotonic)

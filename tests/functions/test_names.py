@@ -123,3 +123,12 @@ def test_names_are_ascii_identifiers_of_64_characters():
     assert name_problem("_x1") is None
     for name in ("", "a" * 65, "1a", "a-b", "__", "ünder"):
         assert name_problem(name) is not None
+
+
+def test_a_path_beyond_its_longest_is_refused_without_repeating_it() -> None:
+    fits = "a/" * 2046 + "b:c"
+    assert parse_path(fits).endswith("/b.js:c")
+    with pytest.raises(BadRequest, match="too long") as caught:
+        parse_path("a/" * 1_000_000 + "b:c")
+    assert caught.value.code == "BadConvexFunctionIdentifier"
+    assert len(caught.value.message) < 300

@@ -209,6 +209,9 @@ class Counted:
         self.is_armed = False
         self.shared: LiveResult | None = None  # given instead of an answer of its own
 
+    def ready(self, at: Timestamp) -> None:
+        pass  # nothing is at hand
+
     async def result(self, at: Timestamp) -> LiveResult:
         store = self.store
         assert self in store.watches, "read after it was closed"
