@@ -8,6 +8,7 @@ NODE   := $(PY) tests/e2e/node.py
 DEMO   ?= --port 3210
 BENCH  ?=
 TESTS  ?=
+SEED   ?=
 
 INSTALLED := $(VENV)/.installed
 JS        := tests/e2e/js/node_modules/.package-lock.json
@@ -16,7 +17,7 @@ PAGE_SRC  := $(shell find $(PAGE) -type f -not -path '*/node_modules/*' -not -pa
                -not -name '*.py' 2>/dev/null)
 
 .DEFAULT_GOAL := help
-.PHONY: help init check test test-all conformance e2e bench bench-short demo docs dev browser clean
+.PHONY: help init check test test-all conformance e2e trust trust-short bench bench-short demo docs dev browser clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -65,6 +66,19 @@ conformance: $(INSTALLED)  ## what a Convex client can observe: vectors, frames,
 e2e: $(INSTALLED) $(JS) $(PAGE)/dist/index.html browser  ## real processes: server, Node clients, Chromium
 	$(PY) -m pytest tests/e2e
 
+# A run of everything starts the record anew, so that no figure stays of cases that are gone; the
+# page is compared with it afterwards.
+UNPAGED := --ignore=tests/trust/test_reliability_page.py
+trust: $(INSTALLED) $(JS)  ## try for long to break each promise, then write the page; SEED=77 TESTS=tests/trust/crash
+	@$(if $(TESTS),:,rm -f docs/reliability.json)
+	TRUST=long TRUST_RECORD=1 $(if $(SEED),TRUST_SEED=$(SEED)) $(PY) -m pytest -v -p no:randomly --timeout=3600 --durations=15 $(UNPAGED) $(or $(TESTS),tests/trust)
+	$(PY) -m tests.trust.reliability_page
+
+trust-short: $(INSTALLED) $(JS)  ## the same attempts as in `make test`, with their figures on the page
+	@$(if $(TESTS),:,rm -f docs/reliability.json)
+	TRUST_RECORD=1 $(if $(SEED),TRUST_SEED=$(SEED)) $(PY) -m pytest -v -p no:randomly --durations=15 $(UNPAGED) $(or $(TESTS),tests/trust)
+	$(PY) -m tests.trust.reliability_page
+
 bench: $(INSTALLED)  ## our figures beside the ceilings of this machine; BENCH="push http --json"
 	@$(PY) -m bench $(BENCH)
 
@@ -76,7 +90,8 @@ demo: $(INSTALLED) $(PAGE)/dist/index.html  ## the Unheard page on a server of i
 
 docs: $(INSTALLED)  ## write the generated reference pages and snapshots anew, then test the documents
 	$(PY) tests/reference_pages.py
-	$(PY) -m pytest -q -p no:randomly tests/test_docs.py tests/test_exports.py
+	$(PY) -m tests.trust.reliability_page
+	$(PY) -m pytest -q -p no:randomly tests/test_docs.py tests/test_exports.py tests/trust/test_reliability_page.py
 
 dev: $(INSTALLED)  ## serve this folder's app with reload on save
 	$(VENV)/bin/reactive-store dev

@@ -95,7 +95,7 @@ class _LiveQuery:
         self.caller = caller  # on whose behalf it runs
         self.journal = question.journal  # handed to the next run
         self.keys: set[_Key] = set()  # where it is filed
-        self.watches: set[Watch] = set()
+        self.watches: dict[Watch, None] = {}  # in order of coming: all runs of a seed are alike
         self.saw_identity = False  # by the last run
         # Where it should be filed since its last run. If another query is there, the watchers
         # move to that one.
@@ -212,7 +212,7 @@ class LiveQueries:
         self._runtime = runtime
         self._redact = redact
         self._filed: dict[_Key, _LiveQuery] = {}
-        self._live: set[_LiveQuery] = set()
+        self._live: dict[_LiveQuery, None] = {}
         self.counters = LiveQueryCounters()
 
     def __len__(self) -> int:
@@ -270,8 +270,8 @@ class LiveQueries:
             # Until it has run it may turn out to be for everybody: a crowd that comes at once
             # waits for one run.
             self._file(query, (question, _ANYBODY))
-            self._live.add(query)
-        query.watches.add(watch)
+            self._live[query] = None
+        query.watches[watch] = None
         return query
 
     def _to_join(self, key: _Key) -> _LiveQuery | None:
@@ -297,7 +297,7 @@ class LiveQueries:
         other = self._file(query, query.belongs)
         if other is query or (other.result is not None and other.result.failed):
             return False
-        other.watches.add(watch)
+        other.watches[watch] = None
         self._detach(watch, query)
         watch._query = other
         return True
@@ -310,11 +310,11 @@ class LiveQueries:
         return filed
 
     def _detach(self, watch: Watch, query: _LiveQuery) -> None:
-        query.watches.discard(watch)
+        query.watches.pop(watch, None)
         if query.watches:
             return
         self._unfile(query)
-        self._live.discard(query)
+        self._live.pop(query, None)
         if query.subscription is not None:
             self._database.cancel(query.subscription)
             query.subscription = None
