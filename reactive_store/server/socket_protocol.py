@@ -56,9 +56,8 @@ _HANDSHAKE_ERRORS = {
 }
 
 
-def _header(text: bytes) -> bytes:
-    """What goes before a server's text frame."""
-    size = len(text)
+def _header(size: int) -> bytes:
+    """What goes before a server's text frame of so many bytes."""
     if size < 126:
         return bytes((0x81, size))
     if size < 65536:
@@ -144,7 +143,7 @@ class SocketProtocol(asyncio.Protocol):
             self._conn.send_text(frame)
             self._flush()
             return
-        self._transport.write(_header(frame) + frame)
+        self._transport.write(_header(len(frame)) + frame)
 
     def send_all(self, frames: Sequence[bytes]) -> None:
         """Write several text messages at once."""
@@ -156,7 +155,7 @@ class SocketProtocol(asyncio.Protocol):
             self._flush()
             return
         self._transport.write(
-            b"".join([part for frame in frames for part in (_header(frame), frame)])
+            b"".join([part for frame in frames for part in (_header(len(frame)), frame)])
         )
 
     def send_shared(self, frame: SharedFrame) -> None:
@@ -168,7 +167,8 @@ class SocketProtocol(asyncio.Protocol):
             return
         wire = frame.wire
         if wire is None:
-            wire = frame.wire = _header(frame.text) + frame.text
+            header = _header(sum(map(len, frame.parts)))
+            wire = frame.wire = b"".join((header, *frame.parts))
         self._transport.write(wire)
 
     def close(self, code: int, reason: str = "") -> None:

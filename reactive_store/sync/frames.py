@@ -17,7 +17,7 @@ from typing import TypeAlias
 
 from reactive_store.functions.live_queries import LiveResult
 from reactive_store.sync.messages import Version
-from reactive_store.sync.protocol import encode_result, encode_transition
+from reactive_store.sync.protocol import result_head, transition_parts
 
 __all__ = ["Moment", "SharedFrame"]
 
@@ -25,14 +25,22 @@ _Key: TypeAlias = tuple[Version, Version, int, int, int | None]
 
 
 class SharedFrame:
-    """The text of a message (UTF-8), and what a kind of socket makes of it."""
+    """The text of a message (UTF-8) in pieces, and what a kind of socket makes of it."""
 
-    __slots__ = ("text", "wire")
+    __slots__ = ("_text", "parts", "wire")
 
-    def __init__(self, text: bytes) -> None:
-        self.text = text
+    def __init__(self, *parts: bytes) -> None:
+        self.parts = parts
+        self._text: bytes | None = None
         # The text as an uncompressed websocket frame. Set by the first socket that needs it.
         self.wire: bytes | None = None
+
+    @property
+    def text(self) -> bytes:
+        """The whole text; joined for the first that asks."""
+        if self._text is None:
+            self._text = b"".join(self.parts)
+        return self._text
 
 
 class Moment:
@@ -64,7 +72,7 @@ class Moment:
         held = self._frames.get(key)
         if held is not None:
             return held[1]
-        told = encode_result(query_id, failed=result.failed, body=result.modification)
-        frame = SharedFrame(encode_transition(start, end, (told,), clock_skew_ms, self.now_ns))
+        told = (result_head(query_id, failed=result.failed), result.modification)
+        frame = SharedFrame(*transition_parts(start, end, told, clock_skew_ms, self.now_ns))
         self._frames[key] = result, frame
         return frame

@@ -87,6 +87,8 @@ __all__ = [
     "encode_removal",
     "encode_result",
     "encode_transition",
+    "result_head",
+    "transition_parts",
     "split_transition",
 ]
 
@@ -408,9 +410,14 @@ def encode_result(query_id: int, *, failed: bool, body: bytes) -> bytes:
 
     Shapes   body: everything after the query id, up to and including the closing brace
     """
+    return result_head(query_id, failed=failed) + body
+
+
+def result_head(query_id: int, *, failed: bool) -> bytes:
+    """What stands before the body of a result."""
     if failed:
-        return b'{"type":"QueryFailed","queryId":%d,%b' % (query_id, body)
-    return b'{"type":"QueryUpdated","queryId":%d,%b' % (query_id, body)
+        return b'{"type":"QueryFailed","queryId":%d,' % query_id
+    return b'{"type":"QueryUpdated","queryId":%d,' % query_id
 
 
 def _version(version: Version) -> bytes:
@@ -427,17 +434,31 @@ def encode_transition(
     server_ts_ns: int | None = None,
 ) -> bytes:
     """A Transition around modifications that are encoded already."""
+    inside = (b",".join(modifications),)
+    return b"".join(transition_parts(start, end, inside, clock_skew_ms, server_ts_ns))
+
+
+def transition_parts(
+    start: Version,
+    end: Version,
+    inside: Sequence[bytes],
+    clock_skew_ms: int | None = None,
+    server_ts_ns: int | None = None,
+) -> tuple[bytes, ...]:
+    """The pieces of a Transition, for whoever joins them; `inside` are those of its modifications.
+
+    Answers are long, so each copy of one that is not made counts.
+    """
     tail = b"}"
     if server_ts_ns is not None:
         tail = b',"serverTs":%d}' % server_ts_ns
     if clock_skew_ms is not None:
         tail = b',"clientClockSkew":%d%b' % (clock_skew_ms, tail)
-    return b'{"type":"Transition","startVersion":%b,"endVersion":%b,"modifications":[%b]%b' % (
+    head = b'{"type":"Transition","startVersion":%b,"endVersion":%b,"modifications":[' % (
         _version(start),
         _version(end),
-        b",".join(modifications),
-        tail,
     )
+    return (head, *inside, b"]" + tail)
 
 
 def split_transition(frame: bytes, chunk_bytes: int) -> list[bytes]:
