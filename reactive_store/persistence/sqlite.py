@@ -18,7 +18,7 @@ import sqlite3
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TypeVar
+from typing import Final, TypeVar
 
 from reactive_store.errors import StoreFailed
 from reactive_store.limits import Limits
@@ -34,7 +34,7 @@ from reactive_store.persistence.contract import (
 )
 from reactive_store.persistence.materialiser import Materialiser
 from reactive_store.persistence.memtable import UNKNOWN, Overlay, find_row
-from reactive_store.persistence.sqlite_format import Synchronous
+from reactive_store.persistence.sqlite_format import Synchronous, unreadable
 from reactive_store.persistence.sqlite_log import SqliteLog, log_path
 from reactive_store.persistence.sqlite_tables import SqliteTables
 from reactive_store.persistence.sqlite_writes import (
@@ -51,6 +51,9 @@ from reactive_store.runtime import Runtime, SystemRuntime
 __all__ = ["SqlitePersistence"]
 
 T = TypeVar("T")
+
+_STORE_ID: Final = "store_id"  # a global of the data file; its log carries the same
+_STORE_ID_BYTES: Final = 16
 
 
 class SqlitePersistence:
@@ -111,7 +114,8 @@ class SqlitePersistence:
 
         Cost     reads what the log holds: about 10 µs per document that was not yet in the tables
         Raises   BadRequest[DataDirectoryTooNew] when a newer version of the product wrote it,
-                 BadRequest[DataFileUnreadable] when it is damaged, foreign or out of reach
+                 BadRequest[DataFileUnreadable] when it is damaged, foreign or out of reach, or the
+                 log beside it is that of another data file or of a newer state of this one
         """
         limits = Limits() if limits is None else limits
         runtime = SystemRuntime() if runtime is None else runtime
@@ -120,12 +124,23 @@ class SqlitePersistence:
         log: SqliteLog | None = None
         try:
             log = await SqliteLog.open(log_path(path), synchronous, limits, health, pacer)
+            store_id = tables.get_global(_STORE_ID)
+            is_paired = log.is_paired(store_id, tables.written_ts)
             # All of it before any of it counts: a damaged log changes nothing.
             batches = list(log.read(tables.written_ts))
-        except BaseException:
+            if store_id is None:
+                store_id = runtime.random_bytes(_STORE_ID_BYTES)
+                name_it = partial(store_global, name=_STORE_ID, value=store_id)
+                # Whatever else may be lost with the power: before the log carries it, it is here.
+                await tables.thread.write(name_it, synchronous="FULL")
+            if not is_paired:
+                log.pair(store_id)
+        except BaseException as error:
             await tables.close()
             if log is not None:
                 await log.close()
+            if isinstance(error, sqlite3.Error):
+                raise unreadable(path, error) from error
             raise
         store = cls(log, tables, health=health, limits=limits, runtime=runtime)
         try:
@@ -133,8 +148,10 @@ class SqlitePersistence:
                 store._take(commits, size)
             for index in await tables.thread.run(read_drops):
                 await store.drop_index(IndexId(index))
-        except BaseException:
+        except BaseException as error:
             await store.close()
+            if isinstance(error, sqlite3.Error):
+                raise unreadable(path, error) from error
             raise
         return store
 

@@ -9,7 +9,9 @@ product, which would not read the log, refuses it.
 
 from __future__ import annotations
 
+import os
 import sqlite3
+from contextlib import suppress
 from pathlib import Path
 from typing import Final, Literal
 
@@ -42,7 +44,7 @@ def connect_writer(path: Path, synchronous: Synchronous, limits: Limits) -> sqli
     Raises   BadRequest[DataDirectoryTooNew] when a newer version of the product wrote the file,
              BadRequest[DataFileUnreadable] when it is damaged, foreign or out of reach
     """
-    return _connect(path, _DATA_ID, "create", synchronous, limits)
+    return _connect(path, _DATA_ID, ("create",), synchronous, limits)
 
 
 def connect_log(path: Path, synchronous: Synchronous, limits: Limits) -> sqlite3.Connection:
@@ -50,11 +52,15 @@ def connect_log(path: Path, synchronous: Synchronous, limits: Limits) -> sqlite3
 
     Raises   BadRequest as `connect_writer` does
     """
-    return _connect(path, _LOG_ID, "create_log", synchronous, limits)
+    return _connect(path, _LOG_ID, ("create_log", "create_pairing"), synchronous, limits)
 
 
 def _connect(
-    path: Path, application: int, creation: str, synchronous: Synchronous, limits: Limits
+    path: Path,
+    application: int,
+    creation: tuple[str, ...],
+    synchronous: Synchronous,
+    limits: Limits,
 ) -> sqlite3.Connection:
     connection: sqlite3.Connection | None = None
     try:
@@ -69,10 +75,13 @@ def _connect(
         connection.execute("PRAGMA wal_autocheckpoint = 0")
         connection.execute(f"PRAGMA journal_size_limit = {limits.page_cache_bytes}")
         if version == 0:
-            _create(connection, application, load_statements("sqlite")[creation])
+            statements = load_statements("sqlite")
+            _create(connection, application, "\n".join(statements[name] for name in creation))
+            _sync_directories(path)
         elif version < FORMAT_VERSION:
             connection.execute(f"PRAGMA user_version = {FORMAT_VERSION}")
-    except (sqlite3.Error, OSError) as error:
+    # A damaged name of a table is no text, and the driver says so in its own way.
+    except (sqlite3.Error, OSError, UnicodeDecodeError) as error:
         if connection is not None:
             connection.close()
         raise unreadable(path, error) from error
@@ -145,6 +154,22 @@ def _create(connection: sqlite3.Connection, application: int, tables: str) -> No
         f"PRAGMA user_version = {FORMAT_VERSION};\n"
         "COMMIT;"
     )
+
+
+def _sync_directories(path: Path) -> None:
+    """Make the way to a new file durable.
+
+    SQLite syncs the directory the file is in; those above it may be as new, and would take the
+    file with them when power is lost.
+    """
+    for directory in path.absolute().parent.parents:
+        # Not every system lets a directory be opened, and those above need not be ours.
+        with suppress(OSError):
+            descriptor = os.open(directory, os.O_RDONLY)
+            try:
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
 
 
 def unreadable(path: Path, error: Exception) -> BadRequest:

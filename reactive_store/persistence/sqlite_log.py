@@ -76,6 +76,52 @@ class SqliteLog:
         await thread
         return cls(path, thread, copier, limits)
 
+    def is_paired(self, store: bytes | None, written_ts: int) -> bool:
+        """Whether it knows its data file: the one with the id `store`, which ends at `written_ts`.
+
+        False for a log of nobody, and for one of another file if it is empty, as it is after a
+        clean end: it may be given to this one with `pair`. Before the first append.
+
+        Raises   BadRequest[DataFileUnreadable] when it belongs to another data file, or to a newer
+                 state of this one
+        """
+        try:
+            (exists,) = self._copier.execute(SQL["has_pairing"]).fetchone()
+            found = self._copier.execute(SQL["read_pairing"]).fetchone() if exists else None
+        except sqlite3.Error as error:
+            raise unreadable(self._path, error) from error
+        if found is None:
+            return False
+        owner, forgotten_ts, holds_batches = found
+        if owner != store:
+            if holds_batches:
+                raise self._foreign("It holds commits of another data file.")
+            return False
+        if forgotten_ts > written_ts:
+            raise self._foreign(
+                f"The data file ends with commit {written_ts}, but the log was told that "
+                f"everything up to {forgotten_ts} is in it: it is an older copy."
+            )
+        return True
+
+    def pair(self, store: bytes) -> None:
+        """Make it the log of the data file with the id `store`, durably.
+
+        Raises   BadRequest[DataFileUnreadable]
+        """
+        try:
+            self._copier.execute(SQL["create_pairing"])
+            self._copier.execute(SQL["set_pairing"], (store,))
+        except sqlite3.Error as error:
+            raise unreadable(self._path, error) from error
+
+    def _foreign(self, reason: str) -> BadRequest:
+        return BadRequest(
+            f"{self._path} is not the log of the data file beside it. {reason} Put back both files "
+            "of one copy; nothing was changed.",
+            code="DataFileUnreadable",
+        )
+
     def append(self, ts: int, batch: bytes, done: Callable[[BaseException | None], None]) -> None:
         """Make a batch durable, then call `done` on the loop with what went wrong, or None.
 
@@ -91,13 +137,13 @@ class SqliteLog:
         """
         try:
             for ts, batch in self._copier.execute(_READ, (after,)):
-                yield self._decode(ts, batch), len(batch)
+                yield self._commits(ts, batch), len(batch)
         except sqlite3.Error as error:
             raise unreadable(self._path, error) from error
 
-    def _decode(self, ts: int, batch: bytes) -> list[Commit]:
+    def _commits(self, ts: object, batch: object) -> list[Commit]:
         try:
-            commits = decode_batch(batch)
+            commits = _decode(batch)
             if not commits or commits[-1].ts != ts:
                 raise ValueError("it does not belong to its place")
         except ValueError as error:
@@ -151,7 +197,7 @@ class SqliteLog:
             last_ts = 0
             for ts, batch in reader.execute(_READ, (0,)):
                 try:
-                    timestamps = [commit.ts for commit in decode_batch(batch)]
+                    timestamps = [commit.ts for commit in _decode(batch)]
                 except ValueError as error:
                     problems.append(f"log: batch of {ts}: {error}")
                     continue
@@ -162,7 +208,15 @@ class SqliteLog:
         return problems
 
 
+def _decode(batch: object) -> list[Commit]:
+    # SQLite keeps a type per value, and damage may change one.
+    if not isinstance(batch, bytes):
+        raise ValueError("it is no byte string")
+    return decode_batch(batch)
+
+
 def _delete(connection: sqlite3.Connection, through: int) -> int:
+    connection.execute(SQL["note_forgotten"], (through,))
     return connection.execute(SQL["forget_batches"], (through, _FORGET_ROWS)).rowcount
 
 

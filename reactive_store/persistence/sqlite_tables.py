@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any, Final, TypeVar
@@ -25,6 +26,7 @@ from reactive_store.persistence.sqlite_format import (
     Synchronous,
     connect_reader,
     connect_writer,
+    unreadable,
 )
 from reactive_store.persistence.sqlite_writes import SQL, read_clock, write_commits
 from reactive_store.persistence.writer_thread import Health, Pacer, WriterThread
@@ -114,6 +116,9 @@ class SqliteTables:
         try:
             clock = await thread.run(read_clock)
             reader = connect_reader(path, limits)
+        except sqlite3.Error as error:
+            await thread.close()
+            raise unreadable(path, error) from error
         except BaseException:
             await thread.close()
             raise
@@ -277,7 +282,8 @@ class SqliteTables:
 
     async def close(self) -> None:
         """Let go of the file."""
-        self.renew_view()
+        with suppress(sqlite3.Error):  # a view of a damaged file may not even end well
+            self.renew_view()
         self._reader.close()
         await self.thread.run(partial(self.thread.checkpoint, "TRUNCATE"))
         await self.thread.close()

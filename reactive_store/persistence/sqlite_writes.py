@@ -237,8 +237,14 @@ def store_global(connection: sqlite3.Connection, name: str, value: bytes) -> Non
 
 
 def read_clock(connection: sqlite3.Connection) -> tuple[int, int]:
-    """The newest commit's timestamp and the next free document number."""
-    last_ts, next_doc = connection.execute(SQL["read_clock"]).fetchone()
+    """The newest commit's timestamp and the next free document number.
+
+    Raises   sqlite3.DatabaseError when they are not there
+    """
+    found = connection.execute(SQL["read_clock"]).fetchone()
+    if found is None or not all(isinstance(number, int) for number in found):
+        raise sqlite3.DatabaseError("its clock is damaged")
+    last_ts, next_doc = found
     return last_ts, next_doc
 
 

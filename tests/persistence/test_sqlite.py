@@ -25,6 +25,8 @@ from reactive_store.persistence.contract import (
 )
 from reactive_store.persistence.sqlite import SqlitePersistence
 from reactive_store.persistence.sqlite_format import FORMAT_VERSION
+from reactive_store.persistence.sqlite_log import SqliteLog
+from reactive_store.persistence.writer_thread import WriterThread
 
 TABLE, INDEX = TableNumber(1), IndexId(1)
 
@@ -456,6 +458,105 @@ async def test_what_the_tables_hold_already_is_not_moved_twice(path):
     assert rows_of(path.with_name("log.sqlite3"), "SELECT count(*) FROM log") == [(0,)]
 
 
+async def _left_full(path, *timestamps):
+    """A store that ended with batches in its log."""
+    store = await SqlitePersistence.open(path)
+    await store.append([insert(ts) for ts in timestamps])
+    store._health.fail(AssertionError("as if killed"))
+    await store.close()
+
+
+def _move_log(source, target):
+    source.with_name("log.sqlite3").replace(target.with_name("log.sqlite3"))
+
+
+async def test_the_log_of_another_data_file_is_refused_and_nothing_is_changed(path, tmp_path):
+    other = tmp_path / "other" / "data.sqlite3"
+    await _left_full(path, 1, 2)
+    await _left_full(other, 3)
+    before = path.read_bytes()
+    _move_log(other, path)
+    for _ in range(2):
+        with pytest.raises(BadRequest, match="commits of another data file") as refused:
+            await SqlitePersistence.open(path)
+        assert refused.value.code == "DataFileUnreadable"
+    assert path.read_bytes() == before
+    assert rows_of(path.with_name("log.sqlite3"), "SELECT ts FROM log") == [(3,)]
+
+
+async def test_an_empty_log_is_given_to_whatever_data_file_lies_beside_it(path, tmp_path):
+    other = tmp_path / "other" / "data.sqlite3"
+    for each in (path, other):
+        store = await SqlitePersistence.open(each)
+        await store.append([insert(1 if each is path else 7)])
+        await store.close()
+    _move_log(other, path)
+    for ts in (2, 3):
+        store = await SqlitePersistence.open(path)
+        await store.append([insert(ts)])
+        await store.close()
+    store = await SqlitePersistence.open(path)
+    assert len(scan(store, 3)) == 3
+    await store.close()
+
+
+async def test_a_data_file_older_than_its_log_is_refused(path):
+    store = await SqlitePersistence.open(path)
+    await store.append([insert(1)])
+    await store.close()
+    older = path.read_bytes()
+    store = await SqlitePersistence.open(path)
+    await store.append([insert(2)])
+    await store._materialiser.settle()
+    await store.append([insert(3)])
+    await store.close()
+    path.write_bytes(older)
+    with pytest.raises(BadRequest, match=r"ends with commit 1, .* up to 3 is in it") as refused:
+        await SqlitePersistence.open(path)
+    assert refused.value.code == "DataFileUnreadable"
+    assert path.read_bytes() == older
+
+
+@pytest.mark.parametrize("without", ["both", "log", "data"])
+async def test_files_that_were_made_before_ids_were_given_get_one(path, without):
+    await _left_full(path, 1)
+    log = path.with_name("log.sqlite3")
+    for file, statement in (
+        (path, "DELETE FROM globals WHERE name = 'store_id'"),
+        (log, "DROP TABLE pairing"),
+    ):
+        if without in ("both", "data" if file is path else "log"):
+            connection = sqlite3.connect(file)
+            with connection:
+                connection.execute(statement)
+            connection.close()
+    if without == "data":  # never so by itself: the data file is named first
+        with pytest.raises(BadRequest, match="another data file"):
+            await SqlitePersistence.open(path)
+        return
+    store = await SqlitePersistence.open(path)
+    assert len(scan(store, 1)) == 1
+    await store.close()
+    (data_id,) = rows_of(path, "SELECT value FROM globals WHERE name = 'store_id'")
+    assert rows_of(log, "SELECT store FROM pairing") == [data_id]
+
+
+async def test_a_data_file_has_its_id_durably_before_the_log_carries_it(path, monkeypatch):
+    calls = []
+    write, pair = WriterThread.write, SqliteLog.pair
+
+    async def noted(self, work, *, synchronous=None):
+        calls.append(synchronous)
+        return await write(self, work, synchronous=synchronous)
+
+    monkeypatch.setattr(WriterThread, "write", noted)
+    monkeypatch.setattr(SqliteLog, "pair", lambda *given: (calls.append("pair"), pair(*given)))
+    # A log whose id outlived that of its data file would be refused.
+    store = await SqlitePersistence.open(path, synchronous="NORMAL")
+    await store.close()
+    assert calls[:2] == ["FULL", "pair"]
+
+
 async def test_a_view_is_kept_while_commits_follow_and_renewed_when_they_are_in_the_tables(store):
     await store.append([insert(1)])
     await store._materialiser.settle()
@@ -540,6 +641,8 @@ async def test_check_names_what_is_wrong(path, damage, found):
     with connection:
         connection.execute(damage)
     connection.close()
+    # Empty, and it would notice by itself that the clock went back.
+    path.with_name("log.sqlite3").unlink()
     store = await SqlitePersistence.open(path)
     assert any(found in problem for problem in store.check())
     await store.close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 
 import pytest
@@ -30,6 +31,19 @@ def test_a_missing_file_is_made_with_its_directory(path):
     assert connection.execute("PRAGMA user_version").fetchone() == (FORMAT_VERSION,)
     assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
     connection.close()
+
+
+def test_the_way_to_a_new_file_is_made_durable(path, monkeypatch):
+    synced = []
+    fsync = os.fsync
+    monkeypatch.setattr(
+        os, "fsync", lambda one: (synced.append(os.readlink(f"/proc/self/fd/{one}")), fsync(one))
+    )
+    open_writer(path).close()
+    # The directory of the file itself is synced by SQLite.
+    assert synced == [str(directory) for directory in path.parent.parents]
+    open_writer(path).close()
+    assert len(synced) == len(path.parent.parents)
 
 
 @pytest.mark.parametrize(("synchronous", "level"), [("NORMAL", 1), ("FULL", 2)])
@@ -89,3 +103,13 @@ def test_a_path_that_cannot_be_a_file_is_refused(tmp_path):
     assert refused.value.code == "DataFileUnreadable"
     with pytest.raises(BadRequest):
         open_writer(tmp_path)
+
+
+def test_a_file_whose_schema_is_no_text_any_more_is_refused(path):
+    open_writer(path).close()
+    content = path.read_bytes()
+    assert content.count(b"CREATE TABLE documents") == 1
+    path.write_bytes(content.replace(b"CREATE TABLE documents", b"CREATE TABLE \xccocuments"))
+    with pytest.raises(BadRequest) as refused:
+        open_writer(path)
+    assert refused.value.code == "DataFileUnreadable"

@@ -67,6 +67,24 @@ async def test_forgetting_takes_every_batch_up_to_a_timestamp(log):
     assert list(log.read(0)) == []
 
 
+async def test_it_remembers_whose_it_is_and_how_far_it_was_emptied(log):
+    assert not log.is_paired(b"a", 0)
+    log.pair(b"a")
+    await put(log, 1, 2, 3)
+    await log.forget(2)
+    assert log.is_paired(b"a", 2)
+    with pytest.raises(BadRequest, match="up to 2 is in it") as refused:
+        log.is_paired(b"a", 1)
+    assert refused.value.code == "DataFileUnreadable"
+    for other in (b"b", None):
+        with pytest.raises(BadRequest, match="another data file"):
+            log.is_paired(other, 9)
+    await log.forget(3)
+    assert not log.is_paired(b"b", 9)  # empty, so there is nothing to mix up
+    log.pair(b"b")
+    assert log.is_paired(b"b", 0)
+
+
 async def test_the_files_do_not_grow_for_ever(log, path):
     sizes = []
     for round_ in range(30):
@@ -91,6 +109,17 @@ async def test_a_batch_in_a_wrong_place_is_named(log, path):
         list(log.read(0))
     assert refused.value.code == "DataFileUnreadable"
     assert [line.split(": ")[1] for line in log.check()] == ["batch of 4", "batch of 6"]
+
+
+async def test_a_batch_that_is_no_byte_string_any_more_is_named(log, path):
+    await put(log, 3)
+    connection = sqlite3.connect(path)
+    with connection:
+        connection.execute("UPDATE log SET batch = 17")
+    connection.close()
+    with pytest.raises(BadRequest, match="batch of timestamp 3 is damaged: it is no byte string"):
+        list(log.read(0))
+    assert log.check() == ["log: batch of 3: it is no byte string"]
 
 
 @pytest.mark.parametrize(

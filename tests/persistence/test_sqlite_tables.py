@@ -6,9 +6,11 @@ What reads return is pinned by test_contract.py, through the store that is built
 from __future__ import annotations
 
 import asyncio
+import sqlite3
 
 import pytest
 
+from reactive_store.errors import BadRequest
 from reactive_store.limits import Limits
 from reactive_store.persistence.contract import (
     Commit,
@@ -127,3 +129,22 @@ async def test_a_key_given_to_two_documents_is_refused_as_a_whole(tables):
     tables.renew_view()
     assert count(tables, 2) == 1
     assert tables.get(TABLE, second.documents[0].id, 2) is None
+
+
+@pytest.mark.parametrize("damage", ["DELETE FROM clock", "UPDATE clock SET last_ts = 'soon'"])
+async def test_a_file_whose_clock_is_damaged_is_refused(tables, path, damage):
+    await tables.write_commits(inserts(1, 3))
+    await tables.thread.write(lambda connection: connection.execute(damage))
+    with pytest.raises(BadRequest, match="its clock is damaged") as refused:
+        await SqliteTables.open(path, "FULL", Limits(), Health(), Pacer())
+    assert refused.value.code == "DataFileUnreadable"
+
+
+async def test_a_view_that_cannot_end_does_not_keep_the_file_from_being_closed(path):
+    tables = await SqliteTables.open(path, "FULL", Limits(), Health(), Pacer())
+    await tables.write_commits(inserts(1, 3))
+    assert count(tables, 3) == 3
+    tables._reader.execute("COMMIT")  # so the next one fails, as it may over a damaged file
+    await tables.close()
+    with pytest.raises(sqlite3.ProgrammingError):
+        tables._reader.execute("SELECT 1")

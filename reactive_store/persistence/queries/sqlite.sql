@@ -5,6 +5,15 @@
 -- The log's table: a batch of commits under the timestamp of its last one.
 CREATE TABLE log (ts INTEGER PRIMARY KEY, batch BLOB NOT NULL);
 
+-- name: create_pairing
+-- Whose log it is: the id of the data file, and the newest commit of which it was told that it is
+-- there. Logs made before ids were given have no such table.
+CREATE TABLE IF NOT EXISTS pairing (
+    id INTEGER PRIMARY KEY CHECK (id = 1),
+    store BLOB NOT NULL,
+    forgotten_ts INTEGER NOT NULL
+);
+
 -- name: create
 -- The tables of the data file. `documents` holds each document's newest version (value NULL: deleted),
 -- `history` the ones before it in the order in which they ended. `entries` holds the present keys
@@ -163,6 +172,23 @@ SELECT ts, batch FROM log WHERE ts > ? ORDER BY ts;
 -- name: forget_batches
 -- Deletes some of the oldest batches up to a timestamp.
 DELETE FROM log WHERE ts IN (SELECT ts FROM log WHERE ts <= ?1 ORDER BY ts LIMIT ?2);
+
+-- name: note_forgotten
+-- Remembers how far batches were deleted; changes nothing when it is known.
+UPDATE pairing SET forgotten_ts = ?1 WHERE forgotten_ts < ?1;
+
+-- name: has_pairing
+-- Whether anybody can have said whose log it is.
+SELECT EXISTS (SELECT 1 FROM sqlite_master WHERE name = 'pairing');
+
+-- name: read_pairing
+-- Whose log it is, and whether it holds anything. No row: nobody has said yet.
+SELECT store, forgotten_ts, EXISTS (SELECT 1 FROM log) FROM pairing;
+
+-- name: set_pairing
+-- Makes it the log of a data file.
+INSERT INTO pairing (id, store, forgotten_ts) VALUES (1, ?1, 0)
+ON CONFLICT (id) DO UPDATE SET store = excluded.store, forgotten_ts = 0;
 
 -- name: load_documents
 -- The newest versions of the documents a batch touches.
