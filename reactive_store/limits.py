@@ -72,6 +72,8 @@ class Limits:
     pending_mutations: int = 1000
     running_actions: int = 1000
     unsent_transitions: int = 2
+    unsent_answers: int = 16  # of mutations and actions; meanwhile no more of them begin
+    session_queries: int = 10_000  # live queries of one socket
     chunk_bytes: int = 5_000_000
     ping_seconds: float = 15.0
     silence_seconds: float = 120.0

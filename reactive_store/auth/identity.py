@@ -102,7 +102,8 @@ class Identity(Mapping[str, Any]):
             expected = bool if name in _TRUTH_VALUES else str
             if not isinstance(known[name], expected):
                 raise BadRequest(
-                    f"The identity's {name} has to be a {expected.__name__}, not {known[name]!r}",
+                    f"The identity's {name} has to be a {expected.__name__}, "
+                    f"not a {type(known[name]).__name__}",
                     code="InvalidIdentity",
                 )
         token = known.get("tokenIdentifier")
@@ -119,7 +120,7 @@ class Identity(Mapping[str, Any]):
             known.setdefault("subject", subject)
         try:
             return cls(known)
-        except (TypeError, ValueError) as error:
+        except (TypeError, ValueError, RecursionError) as error:
             raise BadRequest(
                 f"The identity cannot be written as JSON: {error}", code="InvalidIdentity"
             ) from error

@@ -4,6 +4,8 @@ Queries and mutations run on the event loop, so a handler that never yields woul
 A watchdog thread looks every so often; when a step of a handler has used more than its share of
 processor time, an exception is raised inside it, at the line where it is. Time spent waiting for
 the disk or the scheduler is not computing, up to a factor that even a stalled machine stays under.
+A step that keeps everybody waiting for longer than that, computing or not, stands in the log while
+it does: it may be one that cannot be interrupted.
 Waiting is bounded by a timer that exists only while a handler really waits.
 
 Invariants
@@ -19,6 +21,7 @@ from __future__ import annotations
 
 import asyncio
 import ctypes
+import logging
 import sys
 import threading
 import time
@@ -33,9 +36,12 @@ __all__ = ["FunctionTimeout", "Metered", "Place", "Watchdog"]
 
 T = TypeVar("T")
 
+_LOG = logging.getLogger(__name__)
+
 _POLL_S = 0.1
 _WALL_FACTOR = 5.0
 _AGAIN_POLLS = 5  # an interruption that was swallowed is repeated after so many looks
+_STALL_FACTOR = 3.0  # a step that lasts so many times its share is reported, and again at double
 _STACK_FRAMES = 64
 
 
@@ -119,6 +125,7 @@ class Watchdog:
         seen: object | None = None
         seen_cpu = seen_wall = 0.0
         overdue = 0  # looks since the step's time was up
+        report_s = 0.0  # how long the step may last before the log says so
         poll_s = min(_POLL_S, self.seconds / 4)
         while not self._stopped.wait(poll_s):
             step = self._step
@@ -128,7 +135,11 @@ class Watchdog:
             cpu, wall = self._thread_cpu_s(), self._clock()
             if step is not seen:
                 seen, seen_cpu, seen_wall, overdue = step, cpu, wall, 0
+                report_s = self.seconds * _STALL_FACTOR
                 continue
+            if wall - seen_wall >= report_s:
+                report_s *= 2
+                self._report(step, wall - seen_wall)
             if cpu - seen_cpu < self.seconds and wall - seen_wall < self.seconds * _WALL_FACTOR:
                 continue
             if overdue % _AGAIN_POLLS == 0:
@@ -145,6 +156,16 @@ class Watchdog:
             if is_first:
                 self.stack = _stack_of(sys._current_frames().get(self._thread_id))
             _raise_in(self._thread_id, _Interrupted)
+
+    def _report(self, step: object, seconds: float) -> None:
+        stack = _stack_of(sys._current_frames().get(self._thread_id))
+        if self._step is step and stack:
+            places = [f"{each.file}:{each.line} ({each.function})" for each in stack]
+            _LOG.warning(
+                "a function has kept everybody waiting for %.1f s and still does: %s",
+                seconds,
+                ", called from ".join(places),
+            )
 
     def _thread_cpu_s(self) -> float:
         if sys.platform == "win32":

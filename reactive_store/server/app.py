@@ -68,7 +68,7 @@ def build_app(
     lifespan, or to the caller.
     """
     opening = _Opening(open_backend)
-    sockets = Sockets(runtime)
+    sockets = Sockets(runtime, silence_seconds=limits.silence_seconds)
     endpoints = Endpoints(opening.get, limits=limits, runtime=runtime)
     sync = SyncEndpoint(opening.get, sockets, runtime)
 

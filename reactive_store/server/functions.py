@@ -83,9 +83,11 @@ def _format(fields: Mapping[str, Any], default: _Encode) -> _Encode:
     name = fields.get("format")
     if name is None:
         return default
-    encode = _FORMATS.get(name) if isinstance(name, str) else None
+    # What is no text is not repeated: it may be nested deeper than Python can show.
+    shown = name if isinstance(name, str) else f"a {type(name).__name__}"
+    encode = _FORMATS.get(shown)
     if encode is None:
-        raise BadRequest(f"format param must be one of [`json`]. Got {name}", code="BadFormat")
+        raise BadRequest(f"format param must be one of [`json`]. Got {shown}", code="BadFormat")
     return encode
 
 
@@ -163,6 +165,8 @@ async def _call(
     args = _encoded_args(fields)
     outcome: Outcome
     component = fields.get("componentPath")
+    if component is not None:
+        component = _text(fields, "componentPath")
     if component:
         # Components do not exist here; the empty path is the app itself.
         outcome = Failure(f"Component {component!r} is not mounted.\n", None, ())

@@ -3,17 +3,23 @@
 Endpoints are plain coroutines from a request to a response that raise StoreErrors. `Endpoints`
 turns them into routes: it finds the backend, lets only so many requests run at once, ends those
 that take too long, and answers whatever was raised. No exception leaves it.
+
+A request counts as running once its body is here, or more of it than the server would buffer
+anyway; so callers that take their time with a body do not stand in the way of others.
 """
 
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Awaitable, Callable
+from contextlib import nullcontext
 from typing import Any
 
 import orjson
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
+from starlette.types import Message
 
 from reactive_store.backend import Backend
 from reactive_store.errors import BadRequest
@@ -26,6 +32,8 @@ __all__ = ["Endpoint", "Endpoints", "json_body", "json_response", "read_body"]
 Endpoint = Callable[[Backend, Request], Awaitable[Response]]
 
 _DRAINED = 4
+_LARGE_BYTES = 64 * 1024
+_AT_ONCE = nullcontext()
 
 
 class Endpoints:
@@ -41,16 +49,21 @@ class Endpoints:
         self._backend = backend
         self._runtime = runtime
         self._request_seconds = limits.request_seconds
-        # Callers above the limit wait here, in order, before their body is read.
+        # Callers above the limit wait here, in order.
         self._places = asyncio.Semaphore(limits.concurrent_requests)
+        # Those with large bodies wait here first, before the rest of it is read: theirs are half
+        # of the places, the other half is for who asks short and is done soon.
+        self._large_places = asyncio.Semaphore(max(1, limits.concurrent_requests // 2))
 
     def route(self, endpoint: Endpoint) -> Callable[[Request], Awaitable[Response]]:
         """The endpoint as Starlette calls it."""
 
         async def answer(request: Request) -> Response:
             try:
-                async with asyncio.timeout(self._request_seconds), self._places:
-                    return await endpoint(await self._backend(), request)
+                async with asyncio.timeout(self._request_seconds):
+                    request, is_large = await _begun(request)
+                    async with self._large_places if is_large else _AT_ONCE, self._places:
+                        return await endpoint(await self._backend(), request)
             except TimeoutError:
                 return Response(status_code=408)
             except ClientDisconnect:
@@ -59,6 +72,23 @@ class Endpoints:
                 return error_response(error, self._runtime)
 
         return answer
+
+
+async def _begun(request: Request) -> tuple[Request, bool]:
+    """The request once its body is here, and False; or once its body is large, and True."""
+    receive = request.receive
+    message = await receive()
+    received = deque([message])
+    size = len(message.get("body", b""))
+    while message.get("more_body", False) and size <= _LARGE_BYTES:
+        message = await receive()
+        received.append(message)
+        size += len(message.get("body", b""))
+
+    async def replay() -> Message:
+        return received.popleft() if received else await receive()
+
+    return Request(request.scope, replay), size > _LARGE_BYTES
 
 
 async def read_body(request: Request, limit: int, *, code: str = "BadJsonBody") -> bytes:

@@ -1,7 +1,8 @@
 """Running the application on real ports: the one place that configures uvicorn.
 
 What matters: the server's own websocket protocol, no compression unless asked for, messages up to
-the limit of the sync protocol, sockets closed with 1001 on a graceful stop, and no access log.
+the limit of the sync protocol, connections closed that ask for nothing, sockets closed with 1001 on
+a graceful stop, and no access log.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from reactive_store.errors import BadRequest
 from reactive_store.limits import Limits
 from reactive_store.runtime import Runtime
 from reactive_store.server.app import app_for
+from reactive_store.server.http_protocol import http_protocol
 from reactive_store.server.socket_protocol import SocketProtocol
 
 __all__ = ["listen", "serve", "serve_app", "url_of"]
@@ -197,6 +199,7 @@ def _server(
     config = uvicorn.Config(
         app,
         lifespan=lifespan,
+        http=http_protocol(limits.head_seconds),
         ws=SocketProtocol,
         ws_max_size=limits.message_bytes,
         ws_per_message_deflate=compression,

@@ -242,7 +242,10 @@ class SocketProtocol(asyncio.Protocol):
                 self._on_request(event)
             elif isinstance(event, Frame):
                 self._on_frame(event)
-        self._flush()  # pongs, the answer to a Close, the Close of a broken frame
+        if self.is_writable or conn.state is not State.OPEN:
+            self._flush()  # pongs, the answer to a Close, the Close of a broken frame
+        else:
+            conn.data_to_send()  # pongs for a peer that does not read: they are not kept for it
         if conn.parser_exc is not None or conn.close_expected():
             self._is_open = False
             self._end(1006 if conn.close_rcvd is None else conn.close_rcvd.code)
@@ -360,7 +363,8 @@ class SocketProtocol(asyncio.Protocol):
                 self._fragments = [bytes(frame.data)]
                 self._fragments_are_text = opcode is Opcode.TEXT
         elif opcode is Opcode.CONT:
-            self._fragments.append(bytes(frame.data))
+            if frame.data:  # the others are not counted by the limit of a message
+                self._fragments.append(bytes(frame.data))
             if frame.fin:
                 message, self._fragments = b"".join(self._fragments), []
                 self._on_message(message, is_text=self._fragments_are_text)

@@ -47,7 +47,8 @@ __all__ = ["AsgiTransport", "Sockets", "SyncEndpoint"]
 _log = logging.getLogger("reactive_store.server")
 
 _TICK_SECONDS = 1.0
-_PING_TICKS = 20  # between two pings of the websocket itself
+_PING_SECONDS = 20.0  # between two pings of the websocket itself; oftener where silence is short
+_PINGS_PER_SILENCE = 4.0
 _HIGH_WATER_BYTES = 64 * 1024
 _GOING_AWAY = 1001
 _INTERNAL_ERROR = (1011, "InternalServerError")
@@ -197,10 +198,15 @@ class _Conversation:
 
 
 class Sockets:
-    """Every open sync socket of one application, and the pump and ticker they share."""
+    """Every open sync socket of one application, and the pump and ticker they share.
 
-    def __init__(self, runtime: Runtime) -> None:
+    `silence_seconds` after which a socket is ended: it must have been asked for a sign of life.
+    """
+
+    def __init__(self, runtime: Runtime, *, silence_seconds: float) -> None:
         self._runtime = runtime
+        seconds = min(_PING_SECONDS, silence_seconds / _PINGS_PER_SILENCE)
+        self._ping_ticks = max(1, int(seconds / _TICK_SECONDS))
         self.pump = Pump(runtime)
         self._open: set[_Conversation] = set()
         # Runs while a socket is open. Started by the first, ends by itself after the last.
@@ -234,7 +240,7 @@ class Sockets:
             await self._runtime.sleep(_TICK_SECONDS)
             count += 1
             for conversation in list(self._open):
-                conversation.tick(ping=count % _PING_TICKS == 0)
+                conversation.tick(ping=count % self._ping_ticks == 0)
 
 
 class SyncEndpoint:

@@ -216,6 +216,7 @@ class Session:
         "_spoke_s",
         "_takes_chunks",
         "_unsent",
+        "_unsent_answers",
         "_verify",
         "_verify_started",
     )
@@ -235,8 +236,8 @@ class Session:
         self._is_closed = False
         # Frames and at most one Close, which is the last. Emptied by `take_outgoing`.
         self._outgoing: list[bytes | Close] = []
-        # Transitions said since the transport was last known to be drained.
-        self._unsent = 0
+        # Transitions, and answers to calls, said since the transport was last known to be drained.
+        self._unsent = self._unsent_answers = 0
         # When the last frame was taken; when the peer was last heard. None: silence is not judged,
         # because the transport does not report pongs.
         self._spoke_s = now_s
@@ -308,7 +309,7 @@ class Session:
 
     def drained(self) -> None:
         """Everything said so far has left the process."""
-        self._unsent = 0
+        self._unsent = self._unsent_answers = 0
 
     def resume(self) -> None:
         """Transitions may be computed again after one was completed with a Retry."""
@@ -381,8 +382,7 @@ class Session:
             return False
         return (
             (self._verify is not None and not self._verify_started)
-            or (self._mutation_running is None and bool(self._mutations_waiting))
-            or bool(self._actions_waiting)
+            or self._may_call()
             or self._may_compute()
         )
 
@@ -396,15 +396,18 @@ class Session:
         if self._verify is not None and not self._verify_started:
             self._verify_started = True
             return self._verify
-        if self._mutation_running is None and self._mutations_waiting:
-            self._mutation_running = self._mutations_waiting.pop(0)
-            return self._mutation_running
-        if self._actions_waiting:
+        if self._may_call():
+            if self._mutation_running is None and self._mutations_waiting:
+                self._mutation_running = self._mutations_waiting.pop(0)
+                return self._mutation_running
             self._actions_running += 1
             return self._actions_waiting.pop(0)
-        if self._may_compute():
-            return self._begin_transition(now_ns)
-        return None
+        return self._begin_transition(now_ns) if self._may_compute() else None
+
+    def _may_call(self) -> bool:
+        return self._unsent_answers < self._limits.unsent_answers and bool(
+            self._actions_waiting or (self._mutation_running is None and self._mutations_waiting)
+        )
 
     def begin_push(self) -> ComputeTransition | None:
         """`next_work` for the most frequent case, in fewer steps: one stale query, nothing else.
@@ -487,6 +490,7 @@ class Session:
         else:
             response: MutationResponse | ActionResponse = result
             self._outgoing.append(encode_server(response))
+            self._unsent_answers += 1
             self._is_due = True
 
     def statistics(self) -> SessionStatistics:
@@ -572,6 +576,8 @@ class Session:
                 )
             )
         self._is_due = True
+        if max(len(self._declared), len(self._changes) // 2) > self._limits.session_queries:
+            self._end(Close(1013, "TooManyQueries"))
 
     def _on_mutation(self, message: Mutation, now_ns: int) -> None:
         if self._is_expired(now_ns):

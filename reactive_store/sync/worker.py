@@ -61,7 +61,8 @@ __all__ = ["Pump", "Transport", "Worker"]
 
 _log = logging.getLogger("reactive_store.sync")
 
-_WORKERS_PER_STEP = 128  # then the loop reads sockets again
+_WORKERS_PER_STEP = 128  # then the loop reads sockets again …
+_STEP_S = 0.01  # … or after this long, should their functions take more
 _FIRST_RETRY_S = 0.5
 _LONGEST_RETRY_S = 30.0
 
@@ -157,6 +158,8 @@ class Pump:
             rest = worker.advance(moment)
             if rest is not None:
                 await rest
+            if batch and runtime.monotonic_s() - moment.now_s > _STEP_S:
+                await runtime.sleep(0)  # `_take_over` puts the rest back
 
     def _take_over(self, batch: deque[Worker], moment: Moment) -> None:
         # Runs once the conductor has given the loop back: it is done, or waits for one worker.
@@ -463,7 +466,12 @@ class Worker:
             if gone is not None:
                 gone.close()
         results: dict[int, LiveResult] = {}
+        runtime = self._runtime
+        began_s = runtime.monotonic_s()
         for query_id in work.reread:
+            if runtime.monotonic_s() - began_s > _STEP_S:
+                await runtime.sleep(0)
+                began_s = runtime.monotonic_s()
             watch = watches.get(query_id)
             if watch is None:
                 break  # the socket has ended while an earlier one was waited for

@@ -1,6 +1,7 @@
 """Identities: values that compare by content and read like the official ones."""
 
 import copy
+import json
 import pickle
 
 import pytest
@@ -141,3 +142,21 @@ def test_an_identity_that_is_nobody_is_refused(attributes):
 def test_nobody_is_no_admin():
     assert ANONYMOUS.identity is None
     assert ANONYMOUS.is_admin is False
+
+
+def test_an_attribute_nested_deeper_than_python_can_show_is_refused():
+    nested = json.loads("[" * 900 + "]" * 900)
+    for _ in range(900):
+        nested = [nested]
+    with pytest.raises(BadRequest, match="not a list") as refused:
+        Identity.from_attributes({"tokenIdentifier": "i|s", "name": nested})
+    assert refused.value.code == "InvalidIdentity"
+
+
+def test_a_claim_nested_deeper_than_json_can_be_written_is_refused():
+    nested: list = []
+    for _ in range(5000):
+        nested = [nested]
+    with pytest.raises(BadRequest) as refused:
+        Identity.from_attributes({"tokenIdentifier": "i|s", "claim": nested})
+    assert refused.value.code == "InvalidIdentity"

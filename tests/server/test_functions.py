@@ -184,6 +184,23 @@ CASES = [
         code="BadFormat",
         message="format param must be one of [`json`]. Got xml",
     ),
+    Case(
+        "a format nested deeper than Python can show",
+        "/api/query",
+        b'{"path":"a:b","format":' + b"[" * 1000 + b"]" * 1000 + b"}",
+        headers=JSON,
+        status=400,
+        code="BadFormat",
+        message="format param must be one of [`json`]. Got a list",
+    ),
+    Case(
+        "a component that is no text",
+        "/api/query",
+        b'{"path":"a:b","componentPath":' + b"[" * 1000 + b"]" * 1000 + b"}",
+        headers=JSON,
+        status=400,
+        code="BadJsonBody",
+    ),
     # Errors of the call itself are answers, not refusals.
     Case(
         "two arguments",

@@ -82,3 +82,57 @@ async def test_a_body_is_read_up_to_its_limit(chunked, size, status):
         response = await http.post("/", content=pieces() if chunked else b"x" * size)
     assert response.status_code == status
     assert response.json() == size if status == 200 else response.json()["code"] == "TooLong"
+
+
+async def test_callers_that_take_their_time_with_a_body_keep_no_place():
+    async def endpoint(backend, request):
+        return json_response(len(await read_body(request, 1000)))
+
+    finish = asyncio.Event()
+
+    async def slow():
+        yield b"x"
+        await finish.wait()
+        yield b"x"
+
+    async with client_of(endpoint, concurrent_requests=1) as http:
+        waiting = [asyncio.create_task(http.post("/", content=slow())) for _ in range(3)]
+        await asyncio.sleep(0.02)
+        quick = await asyncio.wait_for(http.post("/", content=b"abc"), 1)
+        assert quick.json() == 3
+        assert not any(each.done() for each in waiting)
+        finish.set()
+        assert [(await each).json() for each in waiting] == [2, 2, 2]
+
+
+async def test_slow_callers_with_large_bodies_keep_half_of_the_places_at_most():
+    async def endpoint(backend, request):
+        return json_response(len(await read_body(request, 1_000_000)))
+
+    finish = asyncio.Event()
+
+    async def slow():
+        yield b"x" * 100_000
+        await finish.wait()
+        yield b"x"
+
+    async with client_of(endpoint, concurrent_requests=4) as http:
+        waiting = [asyncio.create_task(http.post("/", content=slow())) for _ in range(8)]
+        await asyncio.sleep(0.02)
+        quick = await asyncio.wait_for(http.post("/", content=b"abc"), 1)
+        assert quick.json() == 3
+        finish.set()
+        assert [(await each).json() for each in waiting] == [100_001] * 8
+
+
+async def test_a_body_that_stops_coming_ends_with_the_time_of_the_request():
+    async def endpoint(backend, request):
+        raise AssertionError("it has no whole request")
+
+    async def endless():
+        yield b"x"
+        await asyncio.Event().wait()
+
+    async with client_of(endpoint, request_seconds=0.02) as http:
+        response = await http.post("/", content=endless())
+    assert (response.status_code, response.content) == (408, b"")

@@ -388,6 +388,28 @@ async def test_a_slow_peer_makes_the_socket_unwritable(app):
     assert app.reader.writables == 1
 
 
+async def test_pongs_are_not_kept_for_a_peer_that_does_not_read(app):
+    connection = await opened(app)
+    connection.server.pause_writing()
+    connection.client.send_ping(b"many")
+    connection.flush()
+    assert connection.wire.take() == b""
+    connection.server.resume_writing()
+    connection.client.send_ping(b"again")
+    connection.flush()
+    (pong,) = connection.receive()
+    assert (pong.opcode, bytes(pong.data)) == (Opcode.PONG, b"again")
+
+
+async def test_a_close_is_answered_whether_or_not_the_peer_reads(app):
+    connection = await opened(app)
+    connection.server.pause_writing()
+    connection.client.send_close(1000)
+    connection.flush()
+    (close,) = connection.receive()
+    assert close.opcode is Opcode.CLOSE
+
+
 async def test_a_ping_is_answered_and_noticed(app):
     connection = await opened(app)
     app.socket.take_heard()

@@ -7,12 +7,13 @@ import json
 from datetime import timedelta
 from itertools import pairwise
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 
 from reactive_store.runtime import SystemRuntime
 from reactive_store.server.app import app_for
-from reactive_store.server.sync import AsgiTransport
+from reactive_store.server.sync import AsgiTransport, Sockets
 
 
 class Socket:
@@ -228,6 +229,19 @@ async def test_an_idle_socket_hears_a_ping_every_fifteen_seconds_and_stays_open(
             heard.append(second)
     assert len(heard) > 35
     assert all(14 <= later - earlier <= 16 for earlier, later in pairwise(heard))
+
+
+@pytest.mark.parametrize(("silence_seconds", "gap"), [(120.0, 20), (8.0, 2), (1.0, 1)])
+async def test_peers_are_asked_for_a_sign_of_life_before_silence_would_end_them(
+    store, silence_seconds, gap
+):
+    pinged: list[bool] = []
+    sockets = Sockets(store.runtime, silence_seconds=silence_seconds)
+    sockets.add(Mock(tick=lambda *, ping: pinged.append(ping)))
+    for _ in range(60):
+        await store.runtime.advance(timedelta(seconds=1))
+    assert [second for second, ping in enumerate(pinged, 1) if ping] == list(range(gap, 61, gap))
+    await sockets.close()
 
 
 # ---- the transport by itself ----

@@ -28,6 +28,7 @@ from reactive_store.sync.messages import (
     MutationResponse,
     Ping,
     QueryUpdated,
+    RemoveQuery,
     ServerMessage,
     Transition,
     TransitionChunk,
@@ -409,6 +410,42 @@ def test_responses_do_not_wait_for_a_slow_client():
     talk.done(talk.mutation(), MutationResponse(0, True, b"null", 100))
     assert [type(message) for message in talk.heard()] == [MutationResponse]
     talk.no_work()
+
+
+def test_calls_wait_while_a_client_does_not_take_the_answers_of_earlier_ones():
+    talk = connected(unsent_answers=2)
+    talk.keeps_up = False
+    talk.say(*map(mutate, range(3)), Action(3, "m:a", NO_ARGS))
+    for number in range(2):
+        talk.done(talk.mutation(), MutationResponse(number, True, b"null", 100))
+    # What they changed is still told.
+    talk.done(talk.transition(), {})
+    assert [type(message) for message in talk.heard()] == [
+        MutationResponse,
+        MutationResponse,
+        Transition,
+    ]
+    talk.no_work()
+    talk.session.drained()
+    assert talk.mutation().request_id == 2
+    assert talk.action().request_id == 3
+
+
+def test_too_many_queries_end_the_socket():
+    talk = connected(session_queries=2)
+    talk.say(query_set(0, add(0), add(1)))
+    assert not talk.session.is_closed
+    talk.say(query_set(1, add(2)))
+    talk.ends_with(1013, "TooManyQueries")
+
+
+def test_too_many_changes_of_queries_that_no_transition_has_taken_end_the_socket():
+    talk = connected(session_queries=2)
+    for version in range(0, 4, 2):
+        talk.say(query_set(version, add(0)), query_set(version + 1, RemoveQuery(0)))
+    assert not talk.session.is_closed
+    talk.say(query_set(4, add(0)), query_set(5, RemoveQuery(0)))
+    talk.ends_with(1013, "TooManyQueries")
 
 
 @pytest.mark.parametrize("takes_chunks", [True, False])

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import tracemalloc
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -64,3 +66,14 @@ def test_the_published_sample_is_understood() -> None:
     table_number, internal_id = decode_id("kg204m40v9m1bmkthp86n486mh85s0rc")
     assert table_number == 540
     assert internal_id.hex() == "025080da6815d27a8d906a9106a4505c"
+
+
+def test_texts_longer_than_an_id_are_not_remembered() -> None:
+    tracemalloc.start()
+    try:
+        for number in range(50):
+            assert table_number_of(f"{number}" + "x" * 100_000) == 0
+        held, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert held < 1_000_000

@@ -1,0 +1,59 @@
+"""An HTTP connection on uvicorn that ends when it keeps asking for nothing.
+
+uvicorn gives a finished request a few seconds until the next one begins, and then, as at the start
+of a connection, all the time in the world to say what it wants. Here a connection on which no
+request is under way is closed after a while, however many bytes of a head have come.
+
+Invariants
+- A connection that has a request under way, or has become a websocket, is left alone.
+- One timer per connection, set once per period and not per request.
+
+Source: uvicorn's HTTP protocols, and the contract of its `http` setting
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from uvicorn.protocols.http.auto import AutoHTTPProtocol
+
+__all__ = ["http_protocol"]
+
+_Protocol: Any = AutoHTTPProtocol
+
+
+def http_protocol(head_seconds: float) -> type[asyncio.Protocol]:
+    """uvicorn's own protocol, with that much time for the head of a request."""
+
+    class HttpProtocol(_Protocol):  # type: ignore[misc]
+        def connection_made(self, transport: asyncio.Transport) -> None:
+            super().connection_made(transport)
+            self._idle_since: float | None = self.loop.time()  # None: it is a websocket now
+            self._timer = self.loop.call_later(head_seconds, self._look)
+
+        def connection_lost(self, exc: Exception | None) -> None:
+            self._timer.cancel()
+            super().connection_lost(exc)
+
+        def on_response_complete(self) -> None:
+            self._idle_since = self.loop.time()
+            super().on_response_complete()
+
+        def handle_websocket_upgrade(self, *args: Any) -> None:
+            self._idle_since = None
+            self._timer.cancel()
+            super().handle_websocket_upgrade(*args)
+
+        def _look(self) -> None:
+            if self._idle_since is None or self.transport.is_closing():
+                return
+            left_s = head_seconds
+            if self.cycle is None or self.cycle.response_complete:
+                left_s -= self.loop.time() - self._idle_since
+                if left_s <= 0:
+                    self.transport.close()
+                    return
+            self._timer = self.loop.call_later(left_s, self._look)
+
+    return HttpProtocol
