@@ -11,7 +11,8 @@ Waiting is bounded by a timer that exists only while a handler really waits.
 Invariants
 - An interruption never leaves the step it was meant for: whoever comes second, the watchdog that
   fires or the step that ends, sees what the first one wrote, and cleans up.
-- A handler that swallows the interruption is interrupted again, and fails even if it returns.
+- A handler that swallows the interruption is interrupted again, and fails even if it returns. One
+  that goes on swallowing is interrupted so densely that it meets one where it cannot.
 
 Limits of the means: code that never returns to the interpreter (one huge power, one hopeless
 regular expression) cannot be interrupted, and tasks a handler starts are not watched.
@@ -41,6 +42,9 @@ _LOG = logging.getLogger(__name__)
 _POLL_S = 0.1
 _WALL_FACTOR = 5.0
 _AGAIN_POLLS = 5  # an interruption that was swallowed is repeated after so many looks
+_PATIENCE = 4  # interruptions that may be swallowed before they come densely
+_DENSE_S = 1e-6
+_INSIST_S = 0.5  # how long they do, at each look
 _STALL_FACTOR = 3.0  # a step that lasts so many times its share is reported, and again at double
 _STACK_FRAMES = 64
 
@@ -142,7 +146,9 @@ class Watchdog:
                 self._report(step, wall - seen_wall)
             if cpu - seen_cpu < self.seconds and wall - seen_wall < self.seconds * _WALL_FACTOR:
                 continue
-            if overdue % _AGAIN_POLLS == 0:
+            if overdue >= _AGAIN_POLLS * _PATIENCE:
+                self._insist(step)
+            elif overdue % _AGAIN_POLLS == 0:
                 self._interrupt(step)
             overdue += 1
 
@@ -156,6 +162,21 @@ class Watchdog:
             if is_first:
                 self.stack = _stack_of(sys._current_frames().get(self._thread_id))
             _raise_in(self._thread_id, _Interrupted)
+
+    def _insist(self, step: object) -> None:
+        """Interrupt a step that swallows interruptions so densely that one meets it outside `try`.
+
+        Threads take turns at nearly every instruction meanwhile; everybody waits for it anyway.
+        """
+        usual_s = sys.getswitchinterval()
+        sys.setswitchinterval(_DENSE_S)
+        try:
+            end = self._clock() + _INSIST_S
+            while self._step is step and self._clock() < end:
+                self._interrupt(step)
+                time.sleep(0)  # lets the step run into it
+        finally:
+            sys.setswitchinterval(usual_s)
 
     def _report(self, step: object, seconds: float) -> None:
         stack = _stack_of(sys._current_frames().get(self._thread_id))

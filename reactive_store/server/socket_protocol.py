@@ -140,8 +140,7 @@ class SocketProtocol(asyncio.Protocol):
         if not self._is_open:
             return
         if self._conn.extensions:
-            self._conn.send_text(frame)
-            self._flush()
+            self._send_compressed((frame,))
             return
         self._transport.write(_header(len(frame)) + frame)
 
@@ -150,13 +149,18 @@ class SocketProtocol(asyncio.Protocol):
         if not self._is_open:
             return
         if self._conn.extensions:
-            for frame in frames:
-                self._conn.send_text(frame)
-            self._flush()
+            self._send_compressed(frames)
             return
         self._transport.write(
             b"".join([part for frame in frames for part in (_header(len(frame)), frame)])
         )
+
+    def _send_compressed(self, frames: Sequence[bytes]) -> None:
+        if self._conn.state is not State.OPEN:
+            return  # see `_close`
+        for frame in frames:
+            self._conn.send_text(frame)
+        self._flush()
 
     def send_shared(self, frame: SharedFrame) -> None:
         """Write a text message that other connections write as well."""
@@ -179,8 +183,11 @@ class SocketProtocol(asyncio.Protocol):
         if not self._is_open:
             return
         self._is_open = False
-        self._conn.send_close(code, reason)
-        self._flush()
+        # A frame behind the message that we answer may have begun the end already: a Close of the
+        # peer, or something broken. Its Close is written after this.
+        if self._conn.state is State.OPEN:
+            self._conn.send_close(code, reason)
+            self._flush()
         self._end(code, reason)
         self._close_timer = self._loop.call_later(patience_s, self._transport.abort)
 

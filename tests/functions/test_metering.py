@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -118,6 +119,24 @@ async def test_a_handler_that_swallows_everything_and_goes_on_is_interrupted_aga
     with pytest.raises(FunctionTimeout):
         await metered(handler(), watchdog)
     assert rounds == 3
+
+
+async def test_a_handler_that_swallows_everything_for_ever_ends(watchdog: Watchdog):
+    def work() -> int:
+        return sum(range(50))
+
+    async def handler() -> None:
+        while True:
+            try:
+                for _ in range(20):
+                    work()
+            except BaseException:
+                continue
+
+    usual_s = sys.getswitchinterval()
+    with pytest.raises(FunctionTimeout):
+        await metered(handler(), watchdog)
+    assert sys.getswitchinterval() == usual_s
 
 
 async def test_a_handler_that_waits_after_swallowing_does_not_go_on(watchdog: Watchdog):
