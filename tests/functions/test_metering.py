@@ -136,6 +136,7 @@ async def test_a_handler_that_swallows_everything_for_ever_ends(watchdog: Watchd
     usual_s = sys.getswitchinterval()
     with pytest.raises(FunctionTimeout):
         await metered(handler(), watchdog)
+    watchdog.stop()  # waits for its thread
     assert sys.getswitchinterval() == usual_s
 
 
