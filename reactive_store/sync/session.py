@@ -301,11 +301,12 @@ class Session:
         """The peer's socket is alive (a pong, say). From the first call on, silence is judged."""
         self._heard_s = now_s
 
-    def invalidate(self, query_id: int) -> None:
-        """The last result of a query may have changed. Unknown ids are ignored."""
+    def invalidate(self, query_id: int) -> bool:
+        """The last result of a query may have changed; is there work? Unknown ids do no harm."""
         if query_id in self._queries:
             self._invalid.add(query_id)
             self._is_due = True
+        return self._may_compute()
 
     def drained(self) -> None:
         """Everything said so far has left the process."""
@@ -416,15 +417,17 @@ class Session:
         """
         applied = self._applied
         if (
-            len(self._invalid) != 1
+            len(self._invalid) != 1  # as when closed
             or self._changes
             or self._removed
             or self._mutations_waiting
             or self._actions_waiting
             or self._verify is not None
             or self._expires_ns is not None
-            or self._is_closed
-            or not self._may_compute()
+            or not self._is_due  # from here on as in `_may_compute`
+            or self._computing is not None
+            or self._is_paused
+            or self._unsent >= self._limits.unsent_transitions
             or self._identity != applied.identity
             or self._query_set != applied.query_set
         ):
@@ -444,9 +447,8 @@ class Session:
     def push(
         self, work: ComputeTransition, result: LiveResult, moment: Moment
     ) -> SharedFrame | None:
-        """`complete` for what `begin_push` gave. The frame is the caller's to send, now.
-
-        None: the Transition was said in the ordinary way, and waits for `take_outgoing`.
+        """`complete` for what `begin_push` gave. The frame is the caller's to send, now; nothing is
+        left to do. None: the Transition was said as usual, and waits for `take_outgoing`.
         """
         query_id = work.reread[0]
         query = self._queries.get(query_id)
@@ -461,10 +463,8 @@ class Session:
         self._computing = None
         query.journal = result.journal
         query.fingerprint = result.fingerprint
-        start = self._applied
+        start, self._unsent, self._spoke_s = self._applied, self._unsent + 1, moment.now_s
         end = self._applied = Version(work.query_set, work.identity, work.ts)
-        self._unsent += 1
-        self._spoke_s = moment.now_s
         return moment.transition(start, end, query_id, result, self._clock_skew_ms)
 
     def complete(self, work: Work, result: Any, now_ns: int) -> None:

@@ -308,8 +308,9 @@ class Worker:
         result = None if watch is None else watch.ready(push.ts)
         if result is None:
             return self._advance(push, moment)
-        self._say_push(push, result, moment)
-        return self._advance(None, moment) if self._session.has_work else None
+        if self._say_push(push, result, moment) or not self._session.has_work:
+            return None
+        return self._advance(None, moment)
 
     async def _advance(self, push: ComputeTransition | None, moment: Moment) -> None:
         session = self._session
@@ -348,7 +349,8 @@ class Worker:
             moment = Moment(self._runtime.now_ns(), self._runtime.monotonic_s())
         self._say_push(work, result, moment)
 
-    def _say_push(self, work: ComputeTransition, result: LiveResult, moment: Moment) -> None:
+    def _say_push(self, work: ComputeTransition, result: LiveResult, moment: Moment) -> bool:
+        """Tell the answer of one query. Whether that was all there is to do."""
         self._failed_transitions = 0
         session, transport = self._session, self._transport
         said: Sequence[bytes] = ()
@@ -359,13 +361,14 @@ class Worker:
             if said:
                 transport.send_all(said)
             self._flush()
-            return
+            return False
         if said:
             transport.send_all([*said, frame.text])
         else:
             transport.send_shared(frame)
         if transport.is_writable:
             session.drained()
+        return True
 
     async def _finish(self, work: Work) -> None:
         result: object
@@ -495,9 +498,7 @@ class Worker:
 
     def _invalidate(self, query_id: int) -> None:
         # Called from inside a commit's publication: only mark, never compute.
-        session = self._session
-        session.invalidate(query_id)
-        if not self.is_awake and session.has_work:
+        if self._session.invalidate(query_id) and not self.is_awake:
             self._pump.wake(self)
 
     async def _retry_later(self, delay_s: float) -> None:
