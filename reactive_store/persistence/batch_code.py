@@ -77,6 +77,14 @@ def decode_batch(data: bytes) -> list[Commit]:
         raise ValueError(f"its form {version} is not known")
     if crc32(memoryview(data)[_HEAD.size :]) != checksum:
         raise ValueError("its checksum does not fit")
+    try:
+        return _commits(data)
+    except (struct.error, IndexError, RuntimeError, StopIteration) as error:
+        # A generator that meets the end of the integers raises RuntimeError.
+        raise ValueError(f"its integers do not fit its bytes: {error}") from error
+
+
+def _commits(data: bytes) -> list[Commit]:
     offset = _HEAD.size + _COUNT.size
     (count,) = _COUNT.unpack_from(data, _HEAD.size)
     integers = iter(struct.unpack_from(f"<{count}Q", data, offset))

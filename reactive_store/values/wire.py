@@ -200,7 +200,12 @@ def _decode_same(value: Any, _depth: int) -> Any:
 def _decode_int(number: int, _depth: int) -> int | float:
     if -LARGEST_EXACT <= number <= LARGEST_EXACT:
         return number
-    return normal_float(float(number))
+    try:
+        return normal_float(float(number))
+    except OverflowError:
+        raise BadRequest(
+            "Invalid JSON: a number is too large for a float64", code="InvalidValue"
+        ) from None
 
 
 def _decode_float(number: float, _depth: int) -> int | float:

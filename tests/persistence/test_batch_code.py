@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import random
+import struct
+from zlib import crc32
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -80,3 +85,14 @@ def test_a_batch_of_a_later_form_is_not_guessed_at():
 def test_an_entry_that_begins_without_its_document_is_refused(documents):
     with pytest.raises(AssertionError, match="index 3"):
         encode_batch([Commit(Timestamp(5), documents, example().entries)])
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_a_wrong_body_under_a_fitting_checksum_is_a_value_error_or_commits(seed: int):
+    chance = random.Random(seed)
+    body = bytearray(encode_batch([example()])[5:])
+    for _ in range(chance.randrange(1, 4)):
+        body[chance.randrange(len(body))] = chance.randrange(256)
+    forged = struct.pack("<BI", 1, crc32(body)) + body
+    with contextlib.suppress(ValueError):
+        assert isinstance(decode_batch(forged), list)

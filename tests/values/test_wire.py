@@ -139,6 +139,11 @@ def test_minus_zero_inside_strings_is_left_alone(text: str) -> None:
     assert repr(loads(encoded)) == repr([text, "sep", -0.0])
 
 
+def test_an_integer_beyond_every_float_is_refused():
+    with pytest.raises(BadRequest, match="too large for a float64"):
+        from_json([10**400])
+
+
 def test_integers_beyond_two_to_the_fifty_three_become_the_nearest_double() -> None:
     assert loads("9007199254740993") == 2**53
     assert type(loads("9007199254740993")) is int
