@@ -74,7 +74,7 @@ trust: $(INSTALLED) $(JS)  ## try for long to break each promise, then write the
 	TRUST=long TRUST_RECORD=1 $(if $(SEED),TRUST_SEED=$(SEED)) $(PY) -m pytest -v -p no:randomly --timeout=3600 --durations=15 $(UNPAGED) $(or $(TESTS),tests/trust)
 	$(PY) -m tests.trust.reliability_page
 
-trust-short: $(INSTALLED) $(JS)  ## the same attempts as in `make test`, with their figures on the page
+trust-short: $(INSTALLED) $(JS)  ## the same attempts as in `make test`, then write the page; SEED and TESTS as above
 	@$(if $(TESTS),:,rm -f docs/reliability.json)
 	TRUST_RECORD=1 $(if $(SEED),TRUST_SEED=$(SEED)) $(PY) -m pytest -v -p no:randomly --durations=15 $(UNPAGED) $(or $(TESTS),tests/trust)
 	$(PY) -m tests.trust.reliability_page

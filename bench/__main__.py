@@ -63,7 +63,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if given.update:
         regression.write(answers)
     for name in worse:
-        _say(f"REGRESSION: {name} is worse by more than a third than bench/baseline.json")
+        _say(f"REGRESSION beyond a third of bench/baseline.json: {name}")
     return 1 if worse else 0
 
 

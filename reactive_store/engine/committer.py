@@ -307,14 +307,13 @@ class Committer:
         self.pending.retire(self.durable_ts)
         for _, changes, _ in batch:
             self.hot.publish(changes)
-        # Callers are woken before subscriptions fire: a session then answers its mutation first
-        # and sends the transition that contains it second.
+        # Whoever waits and whoever is subscribed only marks what there is to do.
         waiters, self._waiters = self._waiters, []
         for waiter in waiters:
             if waiter[0] > self.durable_ts:
                 self._waiters.append(waiter)
             else:
-                waiter[1](None)
+                _tell(waiter[1], None)
         for commit, changes, _ in batch:
             self.counters.commits += 1
             self.counters.documents += len(commit.documents)
@@ -333,7 +332,14 @@ class Committer:
         self._room.set()
         waiters, self._waiters = self._waiters, []
         for _, told in waiters:
-            told(StoreFailed(error.message))
+            _tell(told, StoreFailed(error.message))
+
+
+def _tell(told: Callable[[StoreFailed | None], None], failure: StoreFailed | None) -> None:
+    try:
+        told(failure)
+    except Exception:  # noqa: BLE001 - one that breaks its promise must not stop the others' commits
+        _LOG.exception("being told of a commit failed")
 
 
 def _settle(durable: asyncio.Future[None], failure: StoreFailed | None) -> None:

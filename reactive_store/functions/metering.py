@@ -45,6 +45,7 @@ _AGAIN_POLLS = 5  # an interruption that was swallowed is repeated after so many
 _PATIENCE = 4  # interruptions that may be swallowed before they come densely
 _DENSE_S = 1e-6
 _INSIST_S = 0.5  # how long they do, at each look
+_SWITCHING = threading.Lock()  # the interval belongs to the process: one watchdog at a time
 _STALL_FACTOR = 3.0  # a step that lasts so many times its share is reported, and again at double
 _STACK_FRAMES = 64
 
@@ -168,15 +169,16 @@ class Watchdog:
 
         Threads take turns at nearly every instruction meanwhile; everybody waits for it anyway.
         """
-        usual_s = sys.getswitchinterval()
-        sys.setswitchinterval(_DENSE_S)
-        try:
-            end = self._clock() + _INSIST_S
-            while self._step is step and self._clock() < end:
-                self._interrupt(step)
-                time.sleep(0)  # lets the step run into it
-        finally:
-            sys.setswitchinterval(usual_s)
+        with _SWITCHING:
+            usual_s = sys.getswitchinterval()
+            sys.setswitchinterval(_DENSE_S)
+            try:
+                end = self._clock() + _INSIST_S
+                while self._step is step and self._clock() < end:
+                    self._interrupt(step)
+                    time.sleep(0)  # lets the step run into it
+            finally:
+                sys.setswitchinterval(usual_s)
 
     def _report(self, step: object, seconds: float) -> None:
         stack = _stack_of(sys._current_frames().get(self._thread_id))

@@ -97,6 +97,7 @@ class Runner:
         self.counters = RunnerCounters()
         self._requests = SessionRequests(environs.limits.known_sessions)
         # Told of every outermost call that has ended, by canonical path: for the logs of a server.
+        # A mutation's has ended when it is accepted; a disk that then fails has a line of its own.
         self.on_end: Callable[[str, Outcome], None] | None = None
 
     # Entries for callers.

@@ -68,10 +68,11 @@ class SessionRequests:
         internal_id = _internal_id(session, request)
         if session.new_from is None:
             highest = Interval(internal_id, session.prefix + _LARGEST + b"\x00")
-            newest = transaction.scan(SESSION_REQUESTS, BY_ID, highest, descending=True).next()
+            # One row, not a page: each holds a whole result.
+            newest = transaction.scan(SESSION_REQUESTS, BY_ID, highest, descending=True).take(1)
             session.new_from = request.request_id
-            if newest is not None:
-                session.new_from = 1 + int.from_bytes(newest.id[_SESSION_BYTES:], "big")
+            if newest:
+                session.new_from = 1 + int.from_bytes(newest[0].id[_SESSION_BYTES:], "big")
         if request.request_id < session.new_from:
             return transaction.get(SESSION_REQUESTS, internal_id)
         transaction.expect_absent(SESSION_REQUESTS, internal_id)

@@ -95,7 +95,7 @@ class Transport(Protocol):
 class Pump:
     """The workers that have something to do, and the tasks that run them."""
 
-    __slots__ = ("_due", "_is_scheduled", "_runtime", "_tasks")
+    __slots__ = ("_due", "_is_closed", "_is_scheduled", "_runtime", "_tasks")
 
     def __init__(self, runtime: Runtime) -> None:
         self._runtime = runtime
@@ -103,11 +103,12 @@ class Pump:
         self._due: deque[Worker] = deque()
         # A call of `_start` is on its way.
         self._is_scheduled = False
+        self._is_closed = False  # set once, by `close`: nothing is begun any more
         self._tasks: set[asyncio.Task[None]] = set()
 
     def wake(self, worker: Worker) -> None:
         """Give a worker its turn soon. Waking it again before that changes nothing."""
-        if worker.is_awake:
+        if worker.is_awake or self._is_closed:
             return
         worker.is_awake = True
         self._due.append(worker)
@@ -120,7 +121,8 @@ class Pump:
         task.add_done_callback(self._tasks.discard)
 
     async def close(self) -> None:
-        """Cancel whatever still runs, and wait for its end."""
+        """Cancel whatever still runs, and wait for its end. Nothing begins after that."""
+        self._is_closed = True
         self._due.clear()
         tasks = list(self._tasks)
         for task in tasks:
@@ -137,7 +139,9 @@ class Pump:
         due = self._due
         # Often the task that owned the wait has done the work meanwhile: no task for nothing.
         while due and not due[0].has_work:
-            due.popleft().is_awake = False
+            worker = due.popleft()
+            worker.is_awake = False
+            worker.flush()  # what it had to say may still be there
         if not due:
             return
         # The batch is closed here, one turn of the loop before it runs: see the invariants.
@@ -165,9 +169,10 @@ class Pump:
         # Runs once the conductor has given the loop back: it is done, or waits for one worker.
         moment.is_over = True
         if batch:
-            self._due.extendleft(reversed(batch))
+            if not self._is_closed:
+                self._due.extendleft(reversed(batch))
+                self._schedule()
             batch.clear()
-            self._schedule()
 
 
 class _FaultyQuery:
@@ -330,7 +335,7 @@ class Worker:
             else:
                 self._flush_soon()
                 await self._finish(work)
-        self._flush()
+        self.flush()
 
     async def _push(self, work: ComputeTransition, moment: Moment) -> None:
         # `_finish` for the answer of one query, which is what nearly every Transition tells.
@@ -343,7 +348,7 @@ class Worker:
         except Exception as error:  # noqa: BLE001 - as in `_finish`
             self._note(work, error)
             self._session.complete(work, error, self._runtime.now_ns())
-            self._flush()
+            self.flush()
             return
         if moment.is_over:
             moment = Moment(self._runtime.now_ns(), self._runtime.monotonic_s())
@@ -360,7 +365,7 @@ class Worker:
         if frame is None:
             if said:
                 transport.send_all(said)
-            self._flush()
+            self.flush()
             return False
         if said:
             transport.send_all([*said, frame.text])
@@ -379,7 +384,7 @@ class Worker:
             self._note(work, error)
         session = self._session
         session.complete(work, result, self._runtime.now_ns())
-        self._flush()
+        self.flush()
         if type(work) is RunAction and session.has_work:
             self._pump.wake(self)
 
@@ -403,7 +408,7 @@ class Worker:
         except Exception as error:  # noqa: BLE001 - as in `_finish`
             self._note(work, error)
             self._session.complete(work, error, self._runtime.now_ns())
-            self._flush()
+            self.flush()
             return
         told = partial(self._told, work, accepted.outcome)
         self._database.when_durable(accepted.ts, told)
@@ -431,7 +436,7 @@ class Worker:
         if session.has_work:
             self._pump.wake(self)
         else:
-            asyncio.get_running_loop().call_soon(self._flush)
+            asyncio.get_running_loop().call_soon(self.flush)
 
     def _mutation_response(self, work: RunMutation, outcome: Outcome) -> MutationResponse:
         log_lines = () if self._redact else outcome.log_lines
@@ -536,16 +541,17 @@ class Worker:
     # Sending.
 
     def _settle(self) -> None:
-        self._flush()
+        self.flush()
         if not self.is_awake and self._session.has_work:
             self._pump.wake(self)
 
     def _flush_soon(self) -> None:
         # A response goes with the Transition that reflects it, if that can be told without waiting.
         if self._session.has_outgoing:
-            asyncio.get_running_loop().call_soon(self._flush)
+            asyncio.get_running_loop().call_soon(self.flush)
 
-    def _flush(self) -> None:
+    def flush(self) -> None:
+        """Send what the session has said."""
         session = self._session
         outgoing = session.take_outgoing(self._runtime.monotonic_s())
         if not outgoing:

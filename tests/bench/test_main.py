@@ -24,7 +24,7 @@ def ratios(monkeypatch, tmp_path):
 
     monkeypatch.setattr(command, "QUESTIONS", {name: question(name) for name in found})
     path = tmp_path / "baseline.json"
-    path.write_text(json.dumps({"ratios": {"one": 0.8, "two": 0.5}}))
+    path.write_text(json.dumps({"ratios": {"one": {"row": 0.8}, "two": {"row": 0.5}}}))
     kept = regression.read
     monkeypatch.setattr(regression, "read", lambda: kept(path))
     found["plans"] = plans
@@ -56,7 +56,7 @@ def test_check_fails_when_a_ratio_fell_by_more_than_a_third(ratios, capsys):
     assert command.main(["--check"]) == 0
     ratios["two"] = 0.3
     assert command.main(["--check"]) == 1
-    assert "REGRESSION: two" in capsys.readouterr().err
+    assert "REGRESSION beyond a third of bench/baseline.json: two: row" in capsys.readouterr().err
 
 
 def test_plot_writes_the_drawing(ratios, tmp_path):

@@ -474,6 +474,45 @@ async def test_a_commit_refused_by_the_observer_leaves_no_trace(
     await database.close()
 
 
+async def test_whoever_asked_is_told_when_it_is_durable_and_one_that_raises_harms_nobody(
+    disk: _SlowDisk,
+) -> None:
+    database = await Database.open(disk, runtime=SystemRuntime(), limits=Limits())
+    disk.may_write.clear()
+    told: list[tuple[int, StoreFailed | None]] = []
+
+    def broken(_: StoreFailed | None) -> None:
+        raise RuntimeError("it promised not to")
+
+    for number in range(2):
+        transaction = database.begin_mutation()
+        transaction.insert("log", {"n": number})
+        ts = await database.accept(transaction)
+        database.when_durable(ts, broken)
+        database.when_durable(ts, lambda failure, number=number: told.append((number, failure)))
+        await asyncio.sleep(0)  # the first batch is under way, the second waits
+    assert told == []
+    disk.may_write.set()
+    await database.committer.wait_durable(ts)
+    assert told == [(0, None), (1, None)]
+    database.when_durable(ts, lambda failure: told.append((2, failure)))
+    assert told[-1] == (2, None)
+    await database.close()
+
+
+async def test_whoever_asked_is_told_of_a_failure_also_later(disk: _SlowDisk) -> None:
+    database = await Database.open(disk, runtime=SystemRuntime(), limits=Limits())
+    disk.is_full = True
+    transaction = database.begin_mutation()
+    transaction.insert("log", {"n": 1})
+    told: list[StoreFailed | None] = []
+    ts = await database.accept(transaction)
+    database.when_durable(ts, told.append)
+    await asyncio.sleep(0.01)
+    database.when_durable(ts, told.append)
+    assert [str(failure) for failure in told] == ["database or disk is full"] * 2
+
+
 async def test_a_large_backlog_is_written_in_several_batches(disk: _SlowDisk) -> None:
     database = await Database.open(disk, runtime=SystemRuntime(), limits=Limits(batch_documents=10))
     await insert(database)

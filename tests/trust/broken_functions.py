@@ -335,7 +335,7 @@ def _watches_of_the_dead(monkeypatch: pytest.MonkeyPatch) -> None:
 )
 def _queries_nobody_watches(monkeypatch: pytest.MonkeyPatch) -> None:
     def detach(self: LiveQueries, watch: Watch, query: Any) -> None:
-        query.watches.discard(watch)
+        query.watches.pop(watch, None)
 
     monkeypatch.setattr(LiveQueries, "_detach", detach)
 

@@ -8,16 +8,17 @@ One that runs under a breakage says which: `evidence("serializable", breakage=â€
 from __future__ import annotations
 
 import json
+from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from tests.trust.breakage import Breakage
 
-__all__ = ["PROMISES", "RECORD", "Evidence", "Seen"]
+__all__ = ["PROMISES", "RECORD", "Evidence", "Seen", "function_of"]
 
 RECORD = Path(__file__).resolve().parents[2] / "docs" / "reliability.json"
 
-# The words of docs/architecture.md's table of contracts, and what "robust" adds to them.
+# The words of docs/architecture.md's table of contracts, and what "robust" and "compatible" add.
 PROMISES = {
     "serializable": "every history has a serial order, equal to timestamp order",
     "durable": "what was acknowledged is on disk before anyone is told",
@@ -26,7 +27,13 @@ PROMISES = {
     "complete push": "a changed result is always told; what was not touched is not re-run",
     "bounded": "memory and time have named limits and a clear answer when one is reached",
     "robust": "no input ends the process, hangs it, or shows one user's data to another",
+    "compatible": "official clients, unmodified, see what the promises say",
 }
+
+
+def function_of(test: str) -> str:
+    """A test's id without its parameters."""
+    return test.partition("[")[0]
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +48,7 @@ class Seen:
     figures: dict[str, float]
     breakage: str | None = None
     breakage_text: str | None = None
+    also: list[str] = field(default_factory=list)  # further promises it tries
 
 
 @dataclass
@@ -60,9 +68,11 @@ class Evidence:
         seconds: float,
         figures: dict[str, float],
         breakage: Breakage | None,
+        also: Sequence[str] = (),
     ) -> None:
-        if promise not in PROMISES:
-            raise ValueError(f"no promise is called {promise!r}; there are {', '.join(PROMISES)}")
+        for one in (promise, *also):
+            if one not in PROMISES:
+                raise ValueError(f"no promise is called {one!r}; there are {', '.join(PROMISES)}")
         self.seen[test] = Seen(
             promise,
             sentence,
@@ -72,10 +82,21 @@ class Evidence:
             figures,
             breakage.name if breakage else None,
             breakage.text if breakage else None,
+            list(also),
         )
 
-    def write(self, path: Path = RECORD) -> None:
-        """Keep this session's figures beside those of tests that did not run in it."""
+    def write(self, path: Path = RECORD, *, whole: Collection[str] = ()) -> None:
+        """Keep this session's figures beside those of tests that did not run in it.
+
+        `whole` has the ids of all cases of the functions of which the session chose every case.
+        What is recorded of further cases of those functions is of cases that are gone.
+        """
         kept = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+        functions = {function_of(test) for test in whole}
+        kept = {
+            test: seen
+            for test, seen in kept.items()
+            if test in whole or function_of(test) not in functions
+        }
         kept |= {test: asdict(seen) for test, seen in self.seen.items()}
         path.write_text(json.dumps(dict(sorted(kept.items())), indent=1) + "\n", encoding="utf-8")

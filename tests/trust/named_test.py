@@ -27,7 +27,7 @@ from hypothesis import Phase, settings
 from tests.trust.breakage import Breakage
 from tests.trust.broken_server import find_breakage
 
-__all__ = ["Catalogue", "NamedTests", "Verdict"]
+__all__ = ["Catalogue", "NamedTests", "Verdict", "misfit"]
 
 ROOT = Path(__file__).resolve().parents[2]
 _PRELOADED = (
@@ -43,6 +43,8 @@ _OPTIONS = (
     # The plugins were imported before pytest was started: their own asserts stay as they are.
     "-W", "ignore::pytest.PytestAssertRewriteWarning",
 )  # fmt: skip
+
+_MISFITS = (AttributeError, TypeError, NameError, KeyError)
 
 Apply = Callable[[pytest.MonkeyPatch], None]
 
@@ -145,6 +147,7 @@ class _Witness:
         self.passed: list[str] = []
         self.trouble: list[str] = []
         self.said = ""
+        self._misfit: str | None = None  # how the breakage itself fell over in this test
 
     @pytest.hookimpl(hookwrapper=True)
     def pytest_runtestloop(self) -> Iterator[None]:
@@ -161,8 +164,15 @@ class _Witness:
         if report.failed:
             self.trouble.append(f"{report.nodeid} cannot be collected: {report.longreprtext}")
 
+    def pytest_runtest_makereport(self, call: pytest.CallInfo[None]) -> None:
+        if self._breakage is not None and call.when == "call" and call.excinfo is not None:
+            self._misfit = misfit(call.excinfo.value, self._breakage)
+
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        if report.failed and report.when == "call":
+        if report.failed and report.when == "call" and self._misfit is not None:
+            self.trouble.append(f"the breakage no longer fits the product: {self._misfit}")
+            self._tell(self.verdict())
+        elif report.failed and report.when == "call":
             self.failed.append(report.nodeid)
             crash = getattr(report.longrepr, "reprcrash", None)
             self.said = report.longreprtext if crash is None else crash.message
@@ -178,6 +188,31 @@ class _Witness:
         return Verdict(
             tuple(self.failed), tuple(self.passed), tuple(self.trouble), self.said[:2000]
         )
+
+
+def misfit(error: BaseException, breakage: Breakage) -> str | None:
+    """How a breakage has fallen over instead of breaking anything; None when it has not.
+
+    It reached for what the product no longer has, or was called as it cannot be. What a check says
+    while it handles such an error counts as such an error, too.
+    """
+    waiting: list[BaseException] = [error]
+    known: set[int] = set()
+    while waiting:
+        one = waiting.pop()
+        if id(one) in known:
+            continue
+        known.add(id(one))
+        waiting += [each for each in (one.__cause__, one.__context__) if each is not None]
+        if isinstance(one, BaseExceptionGroup):
+            waiting += one.exceptions
+        if not isinstance(one, _MISFITS):
+            continue
+        frames = traceback.extract_tb(one.__traceback__)
+        is_inside = bool(frames) and Path(frames[-1].filename).name.startswith("broken_")
+        if is_inside or f"{breakage.apply.__name__}.<locals>." in str(one):
+            return f"{type(one).__name__}: {one}"
+    return None
 
 
 def _run(tests: Sequence[str], place: str | None, tell: Callable[[Verdict], None]) -> Verdict:

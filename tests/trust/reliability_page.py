@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests.trust.breakage import Breakage
-from tests.trust.evidence import PROMISES, RECORD, Seen
+from tests.trust.evidence import PROMISES, RECORD, Seen, function_of
 
 __all__ = ["PAGE", "TrustTest", "breakages", "load", "page", "problems", "trust_tests", "write"]
 
@@ -41,7 +41,7 @@ _NOT_COVERED = """
   pages of the tables have none.
 - Other systems than Linux. The suites with real processes and with simulated power loss run
   there only.
-- Weeks of running. The long form takes about an hour.
+- Weeks of running. The long form takes about forty minutes.
 - Mistakes nobody thought of. That a test sees a deliberate breakage shows that it can fail, not
   that it sees everything.
 """
@@ -53,6 +53,7 @@ class TrustTest:
 
     file: str  # from the repository's root
     name: str
+    has_seed: bool = True  # anything random in its file
 
     @property
     def id(self) -> str:
@@ -76,12 +77,14 @@ def trust_tests(home: Path = HOME) -> dict[str, TrustTest]:
     """Every test below `home` that takes `evidence`, by id."""
     found: dict[str, TrustTest] = {}
     for path in sorted(home.rglob("test_*.py")):
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        text = path.read_text(encoding="utf-8")
+        for node in ast.walk(ast.parse(text)):
             if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
                 continue
             taken = {argument.arg for argument in (*node.args.args, *node.args.kwonlyargs)}
             if node.name.startswith("test_") and "evidence" in taken:
-                test = TrustTest(str(path.relative_to(home.parents[1])), node.name)
+                file = str(path.relative_to(home.parents[1]))
+                test = TrustTest(file, node.name, has_seed="seed" in text.casefold())
                 found[test.id] = test
     return found
 
@@ -117,7 +120,7 @@ def problems(
     broken: Iterable[Breakage],
 ) -> list[str]:
     """What keeps the record from telling the truth, one line each; empty when it does."""
-    recorded = {_function(test) for test in record}
+    recorded = {function_of(test) for test in record}
     told = Counter((seen.breakage, seen.breakage_text) for seen in record.values())
     there = Counter((breakage.name, breakage.text) for breakage in broken)
     said = [f"{test} has no figures" for test in known if test not in recorded]
@@ -150,7 +153,7 @@ def page(record: Mapping[str, Seen], known: Mapping[str, TrustTest]) -> str:
 
 def _introduction(record: Mapping[str, Seen]) -> Iterator[str]:
     whole = [seen for seen in record.values() if seen.breakage is None]
-    caught = len(record) - len(whole)
+    caught = len({(seen.breakage, seen.breakage_text) for seen in record.values()} - {(None, None)})
     totals = _counted(whole)
     shown = [f"{_number(totals[name])} {_words(name)}" for name in _TOTALS if totals.get(name)]
     yield "# Reliability"
@@ -162,8 +165,10 @@ def _introduction(record: Mapping[str, Seen]) -> Iterator[str]:
     yield ""
     yield (
         f"There are {len(PROMISES)} promises. A trust test makes many attempts at one of them: "
-        "random histories, crashes at every write, hostile input, too many clients. Each "
-        "attempt comes from a seed, so it can be repeated, and each test tells how much it tried."
+        "random histories, crashes at every write, hostile input, too many clients. Each test "
+        "tells how much it tried. What is random comes from a seed: the same seed gives the same "
+        "attempt again. Where real processes take part it repeats the calls and the faults, not "
+        "their timing; the tests of overload draw nothing at random and have no seed."
     )
     yield ""
     if shown:
@@ -197,12 +202,13 @@ def _promises(record: Mapping[str, Seen], known: Mapping[str, TrustTest]) -> Ite
     by_test: dict[tuple[str, str], list[Seen]] = defaultdict(list)
     for test, seen in record.items():
         if seen.breakage is None:
-            by_test[seen.promise, _function(test)].append(seen)
+            for promise in (seen.promise, *seen.also):
+                by_test[promise, function_of(test)].append(seen)
     yield "## The promises"
     yield ""
     yield (
-        "The last column repeats a test: put it behind `make trust`. Figures of a test with "
-        "several cases are added up; of times and sizes the largest is shown."
+        "The last column is the command that repeats a test. Figures of a test with several "
+        "cases are added up; of times and sizes the largest is shown."
     )
     yield ""
     for promise, text in PROMISES.items():
@@ -219,7 +225,7 @@ def _promises(record: Mapping[str, Seen], known: Mapping[str, TrustTest]) -> Ite
             test, seen = known[row], by_test[promise, row]
             yield (
                 f"| {_link(test.sentence, test.file)} | {_figures(seen)} | {_last(seen)} "
-                f"| `TESTS={row} SEED={seen[0].seed}` |"
+                f"| `{_again(test, seen)}` |"
             )
         yield ""
 
@@ -239,21 +245,16 @@ def _broken(record: Mapping[str, Seen], known: Mapping[str, TrustTest]) -> Itera
     rows = [
         (order[seen.promise], seen.breakage_text or "", seen.breakage, test)
         for test, seen in record.items()
-        if seen.breakage is not None and _function(test) in known
+        if seen.breakage is not None and function_of(test) in known
     ]
     for place, text, name, test in sorted(rows):
-        catcher = known[_function(test)]
+        catcher = known[function_of(test)]
         if catcher.file == "tests/trust/test_broken_on_purpose.py":
-            file, _, function = _function(outside[str(name)]).partition("::")
+            file, _, function = function_of(outside[str(name)]).partition("::")
             catcher = TrustTest(file, function)
         promise, link = tuple(PROMISES)[place], _link(catcher.sentence, catcher.file)
         yield f"| {promise} | {_cell(text)} | {link} |"
     yield ""
-
-
-def _function(test: str) -> str:
-    """A test's id without its parameters."""
-    return test.partition("[")[0]
 
 
 def _counted(seen: Iterable[Seen]) -> dict[str, float]:
@@ -279,6 +280,13 @@ def _last(seen: Sequence[Seen]) -> str:
     return f"{forms} form, {_number(round(sum(one.seconds for one in seen), 1))} s"
 
 
+def _again(test: TrustTest, seen: Sequence[Seen]) -> str:
+    """The command that makes a test's attempts once more."""
+    target = "trust" if seen[-1].form == "long" else "trust-short"
+    seed = f" SEED={seen[-1].seed}" if test.has_seed else ""
+    return f"make {target} TESTS={test.id}{seed}"
+
+
 def _number(value: float) -> str:
     return f"{value:,.0f}" if value == int(value) else f"{value:,.1f}"
 
@@ -302,7 +310,7 @@ def write() -> list[str]:
     gone = {
         test
         for test, seen in record.items()
-        if _function(test) not in known
+        if function_of(test) not in known
         or (seen.breakage is not None and (seen.breakage, seen.breakage_text) not in there)
     }
     if gone:
@@ -315,14 +323,14 @@ def write() -> list[str]:
 
 
 def main() -> int:
-    """Write, and say what is missing."""
+    """Write, and say what is missing. Returns 1 when something is."""
     left = write()
     print("wrote", PAGE.relative_to(ROOT))
     for problem in left:
         print(f"  {problem}", file=sys.stderr)
     if left:
         print("run `make trust`, or `make trust-short`, for the figures", file=sys.stderr)
-    return 0
+    return 1 if left else 0
 
 
 if __name__ == "__main__":

@@ -7,12 +7,14 @@ suites here break what they themselves check.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 
+from reactive_store.functions.live_queries import LiveQueries
 from tests.trust import broken_engine, broken_functions
 from tests.trust.breakage import Breakage
-from tests.trust.named_test import Catalogue, NamedTests
+from tests.trust.named_test import Catalogue, NamedTests, misfit
 
 __all__ = ["CAUGHT_BY"]
 
@@ -60,6 +62,21 @@ def test_what_cannot_be_run_is_no_find(named_tests: NamedTests) -> None:
         verdict = named_tests.run(tests, place)
         assert not verdict.has_seen
         assert trouble in verdict.trouble[0]
+
+
+@pytest.mark.parametrize("arguments", [(None, None, None), ()], ids=["inside", "wrong call"])
+def test_a_breakage_that_falls_over_itself_is_no_find(
+    arguments: tuple[Any, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    breakage = PLACES["tests.trust.broken_functions:queries-nobody-watches"]
+    breakage.apply(monkeypatch)
+    with pytest.raises((AttributeError, TypeError)) as fallen:
+        LiveQueries._detach(*arguments)
+    failure = AssertionError("what the test says then")
+    failure.__context__ = fallen.value
+    assert misfit(failure, breakage) is not None
+    assert misfit(AssertionError("the test's own words"), breakage) is None
+    assert misfit(KeyError("of the product"), breakage) is None
 
 
 def test_a_name_is_given_once() -> None:

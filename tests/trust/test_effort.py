@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -43,15 +44,35 @@ def test_figures_of_tests_that_did_not_run_are_kept(tmp_path: Path) -> None:
     assert {test: seen["figures"]["histories"] for test, seen in kept.items()} == {"a": 3, "b": 2}
 
 
-def test_an_unknown_promise_is_refused() -> None:
+def test_cases_that_are_gone_go_when_their_whole_function_ran(tmp_path: Path) -> None:
+    record = tmp_path / "record.json"
+    fields: dict[str, Any] = {"sentence": "t", "form": "short", "seed": 1, "seconds": 0.0}
+    before, now = Evidence(), Evidence()
+    for test in ("f::a[old]", "f::a[failed]", "f::b[1]", "f::b[2]"):
+        before.add(test, "durable", **fields, figures={}, breakage=None)
+    before.write(record)
+    for test in ("f::a[new]", "f::b[1]"):
+        now.add(test, "durable", **fields, figures={}, breakage=None)
+    now.write(record, whole={"f::a[new]", "f::a[failed]"})
+    assert sorted(json.loads(record.read_text())) == [
+        "f::a[failed]",
+        "f::a[new]",
+        "f::b[1]",
+        "f::b[2]",
+    ]
+
+
+@pytest.mark.parametrize(("promise", "also"), [("fast", ()), ("durable", ("fast",))])
+def test_an_unknown_promise_is_refused(promise: str, also: tuple[str, ...]) -> None:
     with pytest.raises(ValueError, match="no promise is called 'fast'"):
         Evidence().add(
             "t",
-            "fast",
+            promise,
             sentence="t",
             form="short",
             seed=1,
             seconds=0.0,
             figures={},
             breakage=None,
+            also=also,
         )

@@ -72,14 +72,33 @@ def test_cases_of_a_test_are_added_up_and_of_times_the_largest_is_shown() -> Non
     shown = page(RECORD, KNOWN)
     assert (
         f"| [it holds](../{FILE}) | 1,234 histories, 9.5 slowest ms | long form, 4 s "
-        f"| `TESTS={TEST.id} SEED=7` |" in shown
+        f"| `make trust TESTS={TEST.id} SEED=7` |" in shown
     )
+    assert "In the last run of each: 1,234 histories." in shown
+
+
+def test_a_test_is_repeated_in_its_form_and_with_its_seed_if_it_has_one() -> None:
+    record = {test: replace(seen, form="short") for test, seen in RECORD.items()}
+    assert f"| `make trust-short TESTS={TEST.id} SEED=7` |" in page(record, KNOWN)
+    unseeded = KNOWN | {TEST.id: replace(TEST, has_seed=False)}
+    assert f"| `make trust-short TESTS={TEST.id}` |" in page(record, unseeded)
+
+
+def test_a_test_of_two_promises_is_shown_under_both_and_counted_once() -> None:
+    record = {test: replace(seen, also=["compatible"]) for test, seen in RECORD.items()}
+    shown = page(record, KNOWN)
+    assert shown.count(f"| [it holds](../{FILE}) | 1,234 histories,") == 2
     assert "In the last run of each: 1,234 histories." in shown
 
 
 def test_a_breakage_is_shown_with_the_test_that_caught_it() -> None:
     shown = page(RECORD, KNOWN)
     assert f"| durable | the sync is a \\| left out | [it is found](../{FILE}) |" in shown
+    assert "one thing at a time, 1 so far" in shown
+
+
+def test_a_breakage_that_two_tests_caught_is_one_breakage() -> None:
+    shown = page(RECORD | {f"{BROKEN.id}[again]": FOUND}, KNOWN)
     assert "one thing at a time, 1 so far" in shown
 
 
@@ -145,12 +164,15 @@ def test_trust_tests_are_those_that_say_what_they_saw(tmp_path: Path) -> None:
         "def test_three(): ...\n"
         "def helper(evidence): ...\n"
     )
+    (home / "crash" / "test_seeded.py").write_text("def test_one(effort, evidence): effort.seeds()")
     (home / "kill.py").write_text("def test_four(evidence): ...\n")
     found = trust_tests(home)
     assert sorted(found) == [
         "tests/trust/crash/test_kill.py::test_one",
         "tests/trust/crash/test_kill.py::test_two",
+        "tests/trust/crash/test_seeded.py::test_one",
     ]
+    assert [found[test].has_seed for test in sorted(found)] == [False, False, True]
     assert found["tests/trust/crash/test_kill.py::test_one"].sentence == "one"
 
 
@@ -170,3 +192,11 @@ def test_writing_takes_what_is_gone_out_of_the_record(
     assert list(load(tmp_path / "reliability.json")) == [kept]
     assert not any(kept in problem for problem in left)
     assert "1,200 histories" in (tmp_path / "reliability.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(("left", "code"), [([], 0), (["something is missing"], 1)])
+def test_the_program_fails_when_something_is_missing(
+    left: list[str], code: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reliability_page, "write", lambda: left)
+    assert reliability_page.main() == code

@@ -241,7 +241,10 @@ async def problems_of_requests(directory: Path, required: Required, *, seed: int
         for what, answer in required.asked.items():
             now = await ask(backend, what)
             if answer is not None and (now.value, now.ts) != (answer.value, answer.ts):
-                problems.append(f"{what.path} {what.request} answered {now}, before {answer}")
+                problems.append(
+                    f"{what.path} {what.request} answered {now.value!r} at {now.ts}, "
+                    f"before {answer.value!r} at {answer.ts}"
+                )
         asks = list(required.asked)
         for name in "xy":
             wanted = sum(dict(each.args).get("name") == name for each in asks)

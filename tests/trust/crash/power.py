@@ -1,7 +1,7 @@
 """Cut the power at every event of a run, on every kind of disk, and judge what is left.
 
     cuts = await cut_power(steps, seed=…)
-    assert cuts.loss is None, await shortest(steps, seed=…)
+    if cuts.loss is not None: pytest.fail(await shortest(steps, cuts.loss, seconds=…))
 
 A cut that shows a problem is made small: the changes that were lost are put back one after another
 as long as the problem stays, and steps are left out as long as some cut still shows one.
@@ -9,10 +9,12 @@ as long as the problem stays, and steps are left out as long as some cut still s
 
 from __future__ import annotations
 
+import asyncio
 import random
 import shutil
+import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from reactive_store.persistence.sqlite_format import Synchronous
@@ -52,8 +54,8 @@ class Cuts:
     """What was tried."""
 
     events: int = 0
-    images: int = 0
-    different: int = 0
+    images: int = 0  # that were judged; content that is known to be sound is not judged anew
+    different: int = 0  # contents among them
     requests: int = 0  # images on which every request was asked again
     commits: int = 0
     forgiven: int = 0  # images that lack what was acknowledged, and nothing else is wrong
@@ -114,13 +116,13 @@ async def _judge_tape(
         heard = image.at
         if skip_start and not any(required.asked.values()):
             continue
-        cuts.images += 1
         needs = (required.durable_ts, len(required.globals))
         if seen.get(image.key, (-1, -1)) >= needs:
             continue
         seen[image.key] = needs
-        cuts.different += 1
-        asks = ask_again_every and cuts.different % ask_again_every == 0
+        cuts.images += 1
+        cuts.different = len(seen)
+        asks = ask_again_every and cuts.images % ask_again_every == 0
         problems = await _judge(place, image, history, required, seed, reopen=rng.random() < 0.2)
         if asks and not problems:
             cuts.requests += 1
@@ -138,18 +140,43 @@ async def _judge_tape(
 
 
 async def shortest(
-    steps: Sequence[Step], *, seed: int, synchronous: Synchronous = "FULL", attempts: int = 30
+    steps: Sequence[Step],
+    loss: Loss,
+    *,
+    seconds: float,
+    choices: int = 1,
+    ask_again_every: int = 40,
+    synchronous: Synchronous = "FULL",
 ) -> str:
-    """The fewest steps under which some cut shows a problem, and that problem."""
-    best, loss = list(steps), (await cut_power(steps, seed=seed, synchronous=synchronous)).loss
-    for number in reversed(range(len(best))):
-        if attempts <= 0:
-            break
-        attempts -= 1
-        fewer = [*best[:number], *best[number + 1 :]]
-        cuts = await cut_power(fewer, seed=seed, synchronous=synchronous)
-        if cuts.loss is not None:
-            best, loss = fewer, cuts.loss
+    """The fewest steps found in `seconds` under which some cut shows a problem, and that problem.
+
+    The loss is printed before anything else, so that it is told whatever becomes of this. The first
+    step stays: without the accounts it opens the others mean nothing. Steps that do not run to
+    their end are no smaller case of this loss.
+    """
+    print(loss, flush=True)
+    best, until = list(steps), time.monotonic() + seconds
+    size = len(best) // 2
+    while size:
+        at = len(best) - size
+        while at >= 1 and (left := until - time.monotonic()) > 0:
+            fewer = [*best[:at], *best[at + size :]]
+            try:
+                async with asyncio.timeout(left):
+                    cuts = await cut_power(
+                        fewer,
+                        seed=loss.seed,
+                        synchronous=synchronous,
+                        choices=choices,
+                        ask_again_every=ask_again_every,
+                    )
+            except Exception as error:
+                print(f"tried without {size} steps from {at} on: {error!r}"[:500], flush=True)
+            else:
+                if cuts.loss is not None:
+                    best, loss = fewer, cuts.loss
+            at -= size
+        size //= 2
     return "\n".join(["steps:", *(f"  {step}" for step in best), str(loss)])
 
 
@@ -163,6 +190,7 @@ async def cut_recovery(
         with recording(directory / "live") as tape:
             await run(directory / "live", tape, steps, seed=seed, synchronous="FULL")
         history = History(tape.events)
+        total.commits = len(history.commits)
         # Moments at which the log holds something are those right after an answer.
         answers = [
             at
@@ -176,8 +204,12 @@ async def cut_recovery(
             image.write(_empty(place))
             with recording(place, holding=image.files) as second:
                 found = await problems_of(place, history, required, seed=at, append=False)
-            assert not found, found
+            first = f"seed {seed}, power cut after event {at + 1}, {image.kind}"
+            assert not found, f"{first}: {found}"
             cuts = await _judge_recovery(second, directory, history, required, seed, choices)
+            if cuts.loss is not None:
+                kind = f"{cuts.loss.kind} of what was left after event {at + 1}"
+                cuts.loss = replace(cuts.loss, kind=kind)
             total.events += cuts.events
             total.images += cuts.images
             total.different += cuts.different
@@ -202,10 +234,10 @@ async def _judge_recovery(
     for image in images(tape, random.Random(seed), choices):
         if image.at <= tape.begun:
             continue
-        cuts.images += 1
         if image.key in seen:
             continue
         seen.add(image.key)
+        cuts.images += 1
         cuts.different += 1
         problems = await _judge(directory / "image", image, history, required, seed, reopen=False)
         if problems:

@@ -2,7 +2,9 @@
 
 Writers keep a journal of every acknowledgement, synced before the next request. After each restart
 everything in it is there once, whatever was in doubt is there at most once, sums are the same, and
-a live query shows at least what it had shown before the kill.
+a live query shows at least what it had shown before the kill. An entry is found by its key. A
+transfer leaves no entry: each moves an amount of its own, so that what was moved in all says which
+of them took effect.
 """
 
 from __future__ import annotations
@@ -12,7 +14,7 @@ import os
 import random
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +53,34 @@ class Journal:
         self._file.close()
 
 
+def _is_transfer(key: str) -> bool:
+    """Whether a writer's request of that key moves money, or writes an entry."""
+    writer, _, number = key.partition(":")
+    return writer != HttpWriter.name and int(number) % 3 == 2
+
+
+def _cents(key: str) -> int:
+    """What a transfer moves: sums of different transfers differ, and stay exact in a float."""
+    return random.Random(key).randrange(1, 1 << 36)
+
+
+def _wrongly_moved(moved: int, told: Iterable[str], in_doubt: Iterable[str]) -> str | None:
+    """Whether something else took effect than the transfers of `told` once each, and of those
+    of `in_doubt` any, once each at most."""
+    told, possible = list(told), {0}
+    for key in in_doubt:
+        possible |= {cents + _cents(key) for cents in possible}
+    beyond = moved - sum(map(_cents, told))
+    if beyond in possible:
+        return None
+    for key in told:
+        if beyond + _cents(key) in possible:
+            return f"acknowledged and gone: transfer {key}"
+        if beyond - _cents(key) in possible:
+            return f"took effect more than once: transfer {key}"
+    return f"{len(told)} transfers were acknowledged, {beyond} cents beyond theirs have moved"
+
+
 class Writer:
     """A session that outlives servers: it repeats a request under its number until answered."""
 
@@ -73,10 +103,14 @@ class Writer:
 
     async def _write(self, socket: SyncSocket) -> None:
         key = f"{self.name}:{self.request}"
-        if self.request % 3 == 2:
+        if _is_transfer(key):
             giver, taker = self._rng.choice(_OWNERS), self._rng.choice(_OWNERS)
             await socket.mutation(
-                "accounts:transfer", request=self.request, giver=giver, taker=taker, cents=7
+                "accounts:transfer",
+                request=self.request,
+                giver=giver,
+                taker=taker,
+                cents=float(_cents(key)),
             )
         else:
             answer = await socket.mutation(
@@ -87,7 +121,7 @@ class Writer:
                 rank=float(self.request % 17),
             )
             assert answer == key, "answered with another request's result"
-            self._journal.note(key)
+        self._journal.note(key)
         self.request += 1
 
 
@@ -180,7 +214,8 @@ async def _problems(url: str, journal: Journal, writers: list[Writer], asked: in
     problems = []
     if sorted(by_table) != by_key:
         problems.append("the table and its index disagree")
-    held, told = Counter(by_table), set(journal.read())
+    noted = journal.read()
+    held, told = Counter(by_table), {key for key in noted if not _is_transfer(key)}
     if lost := sorted(told - held.keys()):
         problems.append(f"acknowledged and gone: {lost[:5]}, {len(lost)} in all")
     if twice := [key for key, times in held.items() if times > 1]:
@@ -195,6 +230,11 @@ async def _problems(url: str, journal: Journal, writers: list[Writer], asked: in
         for name in {key.split(":")[0] for key in by_table}
     ):
         problems.append("half of a mutation is there: tallies and entries disagree")
+    left = await _ask(url, "accounts:checkingTotal")
+    transfers = filter(_is_transfer, noted)
+    unanswered = filter(_is_transfer, (f"{writer.name}:{writer.request}" for writer in writers))
+    if wrong := _wrongly_moved(len(_OWNERS) * _CENTS - int(left), transfers, unanswered):
+        problems.append(wrong)
     if await _ask(url, "accounts:total") != len(_OWNERS) * 2 * _CENTS:
         problems.append("money has appeared or vanished")
     return problems
@@ -241,14 +281,30 @@ async def _kill_often(
         again = await asyncio.to_thread(_start_again, server, rng)
         done, starts_killed = done + 1 + again, starts_killed + again
         problems = await _problems(server.url, journal, writers, over_http.asked)
+    noted = journal.read()
     figures = {
         "kills": done,
         "starts_killed": starts_killed,
-        "transactions": len(journal.read()),
+        "transactions": len(noted),
+        "transfers": sum(map(_is_transfer, noted)),
         "asked_again": sum(writer.in_doubt for writer in writers),
         "transitions": watcher.transitions,
     }
     return problems, figures
+
+
+def test_what_was_moved_in_all_tells_a_lost_and_a_doubled_transfer() -> None:
+    told, in_doubt = [f"w{n % 4}:{3 * n + 2}" for n in range(500)], ["w0:2000", "w1:2003"]
+    sums = sum(map(_cents, told))
+    for more in (0, _cents("w0:2000"), _cents("w0:2000") + _cents("w1:2003")):
+        assert _wrongly_moved(sums + more, told, in_doubt) is None
+        for key in (told[0], told[-1]):
+            lost = _wrongly_moved(sums + more - _cents(key), told, in_doubt)
+            twice = _wrongly_moved(sums + more + _cents(key), told, in_doubt)
+            assert lost == f"acknowledged and gone: transfer {key}"
+            assert twice == f"took effect more than once: transfer {key}"
+    assert _wrongly_moved(sums + 2 * _cents("w0:2000"), told, in_doubt) is not None
+    assert _wrongly_moved(sums + 1, told, in_doubt) is not None
 
 
 @pytest.fixture
@@ -268,6 +324,7 @@ async def test_a_server_killed_at_any_moment_keeps_what_it_acknowledged_once(
     problems, figures = await _kill_often(server, journal, kills, effort.seed)
     assert not problems, f"seed {effort.seed}, {figures}: {problems}\n{server.said()}"
     assert figures["transactions"] > 10 * kills, "hardly any load"
+    assert figures["transfers"] > kills, "hardly any transfer"
     assert figures["starts_killed"] > 0
     evidence("durable", histories=1, **figures)
 

@@ -110,6 +110,19 @@ class Ask:
     path: str
     args: tuple[tuple[str, Any], ...]
 
+    def __str__(self) -> str:
+        return f"{self.path}{ {name: _brief(value) for name, value in self.args} }"
+
+
+_BRIEF = 48  # a session with a number, which is a key, is shown whole
+
+
+def _brief(value: Any) -> Any:
+    """A value as a report shows it: of a long text its beginning and its length."""
+    if isinstance(value, str) and len(value) > _BRIEF:
+        return f"{value[:8]}… of {len(value)}"
+    return value
+
 
 @dataclass(frozen=True, slots=True)
 class Answer:
@@ -157,7 +170,7 @@ class Step:
     asks: tuple[Ask, ...] = ()
 
     def __str__(self) -> str:
-        asked = ", ".join(f"{ask.path}{dict(ask.args)}" for ask in self.asks)
+        asked = ", ".join(map(str, self.asks))
         return f"{self.kind} {asked}".strip()
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import json
+import logging
 import random
 import tracemalloc
 import uuid
@@ -313,8 +314,12 @@ async def test_a_crowd_that_comes_and_goes_leaves_nothing_behind(
     evidence("robust", sockets=rounds * 20)
 
 
-async def test_memory_stays_flat_under_messages_and_requests(effort: Effort, evidence: Any) -> None:
+async def test_memory_stays_flat_under_messages_and_requests(
+    effort: Effort, evidence: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The same inputs again and again: what is held after the third time is held after the last."""
+    # pytest keeps what is logged, for its report.
+    monkeypatch.setattr(logging.getLogger(), "handlers", [])
     rounds, inputs = effort.pick(6, 30), 0
     held: list[int] = []
     async with Deployment(seed=effort.seed, body_bytes=200_000) as deployment:

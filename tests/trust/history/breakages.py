@@ -74,6 +74,8 @@ def _own_writes_hidden(patch: pytest.MonkeyPatch) -> None:
 
 
 def _timestamps_again(patch: pytest.MonkeyPatch) -> None:
+    # The lie is in what is told, to the client and to the queries that wait for it. Two commits
+    # stored at one timestamp are impossible: the store refuses them with an assertion.
     accept = Committer._accept
     of_each: WeakKeyDictionary[Committer, list[Timestamp]] = WeakKeyDictionary()
 
@@ -126,7 +128,8 @@ BREAKAGES = [
     Breakage(
         "timestamps-again",
         "serializable",
-        "every third commit is told to be at the timestamp of the one before",
+        "every third commit is told to be at the timestamp of the one before; it is stored at its "
+        "own, for the store refuses two commits at one timestamp",
         _timestamps_again,
     ),
     Breakage(

@@ -51,6 +51,7 @@ async def test_what_clients_of_every_kind_see_of_one_server_has_a_serial_order(
     assert pushes > transactions / 10
     evidence(
         "serializable",
+        also=("compatible",),
         histories=histories,
         transactions=transactions,
         pushes=pushes,

@@ -11,18 +11,30 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
-from tests.trust.oracle.driving import Divergence, play
+from tests.trust.oracle.driving import Divergence, Figures, play
 from tests.trust.oracle.worlds import Table, World
 
-__all__ = ["diverges", "report", "shrink", "size_of"]
+__all__ = ["WorldFailed", "diverges", "report", "shrink", "size_of"]
 
 
-def diverges(world: World) -> Divergence | None:
-    """How the product and the oracle part in this world, or None."""
+class WorldFailed(Exception):
+    """Something other than a divergence came out of a world; its cause is what."""
+
+    def __init__(self, world: World, error: Exception) -> None:
+        super().__init__(f"seed {world.seed}, {type(error).__name__}: {error}\n\n{_test(world)}")
+
+
+def diverges(world: World, figures: Figures | None = None) -> Divergence | None:
+    """How the product and the oracle part in this world, or None.
+
+    Raises   WorldFailed
+    """
     try:
-        asyncio.run(play(world))
+        asyncio.run(play(world, figures))
     except Divergence as divergence:
         return divergence
+    except Exception as error:
+        raise WorldFailed(world, error) from error
     return None
 
 
@@ -42,7 +54,10 @@ def shrink(
             if len(tried) >= attempts:
                 return world, divergence
             tried.add(text)
-            found = diverges(candidate)
+            try:
+                found = diverges(candidate)
+            except WorldFailed:
+                continue  # not smaller but something else
             if found is not None:
                 world, divergence, is_smaller = candidate, found, True
                 break
@@ -51,8 +66,11 @@ def shrink(
 
 def report(world: World, divergence: Divergence) -> str:
     """What to read first, and a test to paste."""
+    return f"seed {world.seed}, {divergence}\n\n{_test(world)}"
+
+
+def _test(world: World) -> str:
     return (
-        f"seed {world.seed}, {divergence}\n\n"
         "As a test (imports: asyncio; inf, nan from math; Int64; UNSET; World, Table; play):\n\n"
         "def test_this_world_agrees_with_the_oracle() -> None:\n"
         f"    asyncio.run(play({_shown(world)}))\n"

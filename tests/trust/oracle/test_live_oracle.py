@@ -7,7 +7,6 @@ What is held is said in `driving`. A world that diverges is made small and print
 
 from __future__ import annotations
 
-import asyncio
 from dataclasses import asdict
 from itertools import pairwise
 
@@ -17,7 +16,7 @@ from tests.trust.breakage import Breakage
 from tests.trust.conftest import Say
 from tests.trust.effort import EFFORT, Effort
 from tests.trust.oracle.breakages import BREAKAGES
-from tests.trust.oracle.driving import Divergence, Figures, play
+from tests.trust.oracle.driving import Figures
 from tests.trust.oracle.ordering import order_key
 from tests.trust.oracle.shrinking import diverges, report, shrink, size_of
 from tests.trust.oracle.worlds import POOLS, World, random_world
@@ -29,9 +28,8 @@ _SHRUNK = {"lost-read", "swapped-bound", "constant-fingerprint"}
 
 
 def _agree(world: World, figures: Figures) -> None:
-    try:
-        asyncio.run(play(world, figures))
-    except Divergence as divergence:
+    divergence = diverges(world, figures)
+    if divergence is not None:
         pytest.fail(report(*shrink(world, divergence)), pytrace=False)
 
 

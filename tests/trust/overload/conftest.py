@@ -10,6 +10,7 @@ import pytest
 
 from tests.trust.breakage import Breakage
 from tests.trust.overload.deployment import Deployment
+from tests.trust.overload.peer import raise_faults
 
 _DESCRIPTORS = 20_000
 
@@ -26,6 +27,13 @@ def _descriptors() -> None:
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = _DESCRIPTORS if most == resource.RLIM_INFINITY else min(most, _DESCRIPTORS)
     resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, most))
+
+
+@pytest.fixture(autouse=True)
+def _no_faults() -> Iterator[None]:
+    """What a peer found wrong fails its test, also when nothing has waited since."""
+    yield
+    raise_faults()
 
 
 @pytest.fixture(scope="module")

@@ -1,6 +1,8 @@
 """A session that is light enough to have thousands of, and that can be told to misbehave.
 
-It asserts what no attack may break: versions chain, and a result is of the query it is told for.
+It asserts what no attack may break: versions chain, and no request is answered twice. That happens
+inside asyncio, which only closes the connection; so what was wrong is kept, and raised by the next
+`eventually`, by `cut`, and at the end of the test (`raise_faults`).
 """
 
 from __future__ import annotations
@@ -16,15 +18,27 @@ import orjson
 
 from bench.raw_socket import RawSocket
 
-__all__ = ["Peer", "eventually", "http", "raw_connection"]
+__all__ = ["Peer", "eventually", "http", "raise_faults", "raw_connection"]
 
 SYNC = "/api/1.48.0/sync"
 PATIENCE_S = 60.0
 _ZERO = {"querySet": 0, "identity": 0, "ts": "AAAAAAAAAAA="}
+_faults: list[Exception] = []  # of any peer's, until they are raised
+
+
+def raise_faults() -> None:
+    """Fail when a peer was told something wrong since the last time.
+
+    Raises   AssertionError from what the peer had raised
+    """
+    if _faults:
+        first = _faults[0]
+        _faults.clear()
+        raise AssertionError(f"a peer was told something wrong: {first!r}") from first
 
 
 class _Socket(RawSocket):
-    """A raw socket that remembers how it was closed."""
+    """A raw socket that remembers how it was closed, and what was wrong with what it was told."""
 
     __slots__ = ("close_code", "close_reason")
 
@@ -32,6 +46,13 @@ class _Socket(RawSocket):
         super().__init__(path, host)
         self.close_code: int | None = None
         self.close_reason = ""
+
+    def buffer_updated(self, nbytes: int) -> None:
+        try:
+            super().buffer_updated(nbytes)
+        except Exception as error:
+            _faults.append(error)
+            raise  # which ends the connection
 
     def _on_message(self, opcode: int, payload: bytes) -> None:
         if opcode == 0x8 and len(payload) >= 2:
@@ -137,6 +158,7 @@ class Peer:
     def cut(self) -> None:
         """Drop the connection without a word."""
         self.socket.close()
+        raise_faults()
 
     # What it has seen.
 
@@ -171,9 +193,11 @@ async def eventually(holds: Callable[[], bool], what: str, seconds: float = PATI
     """Wait until something holds; how many seconds that took."""
     start = time.perf_counter()
     while not holds():
+        raise_faults()
         if time.perf_counter() - start > seconds:
             raise AssertionError(f"not within {seconds:g} s: {what}")
         await asyncio.sleep(0.004)
+    raise_faults()
     return time.perf_counter() - start
 
 

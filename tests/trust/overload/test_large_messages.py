@@ -47,7 +47,7 @@ def _bound(server: Deployment, clients: int) -> float:
 async def test_a_storm_of_messages_at_their_limits_is_served_within_the_sum_of_the_limits(
     deploy: Callable[..., Deployment], effort: Effort, evidence: Callable[..., None]
 ):
-    clients, rounds = effort.pick(24, 24), effort.pick(3, 6)
+    clients, rounds = effort.pick(24, 24), effort.pick(4, 6)
     server = deploy(**_limits(effort))
     limits = server.limits
     before = server.forget_peak()
@@ -57,43 +57,49 @@ async def test_a_storm_of_messages_at_their_limits_is_served_within_the_sum_of_t
     written = 0
     refused = served = 0
 
-    async def storm(number: int) -> None:
+    async def storm(number: int, peer: Peer) -> None:
         nonlocal served, refused, written
         owner = f"o{number}"
-        peer = await Peer.open(server.port)
-        for _ in range(rounds):
-            answer = await peer.call("texts:store", owner=owner, text=document, copies=copies - 1)
-            assert answer["result"] == len(document)
-            written += copies - 1
-            answer = await peer.call("texts:size_of", kind="Mutation", text="")
-            assert answer["success"] is False  # a query is no mutation, large or small
-            (query,) = peer.watch("texts:size_of", {"text": argument})
-            size = limits.result_bytes - KIB
-            (long,) = peer.watch("texts:long_answer", {"size": size})
-            await eventually(lambda q=query: q in peer.results, "a large argument")
-            assert peer.results[query] == len(argument)
-            await eventually(lambda q=long: q in peer.results, "a large result")
-            assert len(peer.results[long]) == size
-            served += 3
-            # A little more is refused, each in the words of its limit.
-            answer = await peer.call("texts:store", owner=owner, text=document, copies=copies + 1)
-            assert "Too many bytes written" in answer["result"]
-            peer.unwatch(query, long)
-            (query,) = peer.watch("texts:size_of", {"text": argument + "a" * KIB})
-            (long,) = peer.watch("texts:long_answer", {"size": limits.result_bytes + 1})
-            await eventually(lambda q=long: q in peer.results, "a result that is too large")
-            assert "are too large" in peer.results[query]["errorMessage"]
-            assert "return value is too large" in peer.results[long]["errorMessage"]
-            refused += 3
-            peer.unwatch(query, long)
-            peer.results.clear()
+        answer = await peer.call("texts:store", owner=owner, text=document, copies=copies - 1)
+        assert answer["result"] == len(document)
+        written += copies - 1
+        answer = await peer.call("texts:size_of", kind="Mutation", text="")
+        assert answer["success"] is False  # a query is no mutation, large or small
+        (query,) = peer.watch("texts:size_of", {"text": argument})
+        size = limits.result_bytes - KIB
+        (long,) = peer.watch("texts:long_answer", {"size": size})
+        await eventually(lambda q=query: q in peer.results, "a large argument")
+        assert peer.results[query] == len(argument)
+        await eventually(lambda q=long: q in peer.results, "a large result")
+        assert len(peer.results[long]) == size
+        served += 3
+        # A little more is refused, each in the words of its limit.
+        answer = await peer.call("texts:store", owner=owner, text=document, copies=copies + 1)
+        assert "Too many bytes written" in answer["result"]
+        peer.unwatch(query, long)
+        (query,) = peer.watch("texts:size_of", {"text": argument + "a" * KIB})
+        (long,) = peer.watch("texts:long_answer", {"size": limits.result_bytes + 1})
+        await eventually(lambda q=long: q in peer.results, "a result that is too large")
+        assert "are too large" in peer.results[query]["errorMessage"]
+        assert "return value is too large" in peer.results[long]["errorMessage"]
+        refused += 3
+        peer.unwatch(query, long)
+        peer.results.clear()
         assert not peer.errors
-        peer.cut()
 
+    held: list[int] = []  # after each round
     with Bystander(server) as bystander:
-        await asyncio.gather(*(storm(number) for number in range(clients)))
+        peers = [await Peer.open(server.port) for _ in range(clients)]
+        for _ in range(rounds):
+            await asyncio.gather(*(storm(number, peer) for number, peer in enumerate(peers)))
+            held.append(server.resident_bytes() - before)
+        for peer in peers:
+            peer.cut()
     peak = server.peak_bytes() - before
     assert peak < _bound(server, clients), f"{peak / MIB:.0f} MiB"
+    # By the third round what is kept for everybody is full: commits on their way, what was read.
+    growth = max(held[2:]) - held[2]
+    assert growth < held[2] * 0.15 + NOISE_BYTES, f"each round costs more: {held}"
     bystander.assert_served(STALL_S * effort.pick(1, 4))
     # Nothing of what was refused is there, everything that was served is.
     peer = await Peer.open(server.port)
@@ -110,6 +116,7 @@ async def test_a_storm_of_messages_at_their_limits_is_served_within_the_sum_of_t
         refused=refused,
         written_mib=written,
         peak_mib=round(peak / MIB),
+        growth_mib=round(growth / MIB),
         bound_mib=round(_bound(server, clients) / MIB),
         **bystander.figures(),
     )

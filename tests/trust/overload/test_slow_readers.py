@@ -17,7 +17,8 @@ from tests.trust.overload.peer import Peer, eventually
 READERS = 5
 ANSWER_BYTES = 100 * KIB
 HIGH_WATER_BYTES = 64 * KIB  # asyncio's, of one transport
-NOISE_BYTES = 8 * MIB  # the memtable and the caches fill meanwhile
+NOISE_BYTES = 8 * MIB  # the caches fill meanwhile
+COMMIT_BYTES = 4 * KIB  # what the write log and the memtable hold of one, within limits of theirs
 STALL_S = 3.0
 
 
@@ -56,7 +57,8 @@ async def test_transitions_for_clients_that_do_not_read_are_merged_and_they_catc
     with Bystander(server) as bystander:
         peers = await _stall(server, commits, lambda: None)
     held = server.peak_bytes() - before
-    assert held < _bound(server, READERS), f"{held / MIB:.1f} MiB for {READERS} slow readers"
+    bound = _bound(server, READERS) + commits * COMMIT_BYTES
+    assert held < bound, f"{held / MIB:.1f} MiB for {READERS} slow readers"
     for peer in peers:
         peer.read_again()
     caught_up = await eventually(
@@ -131,7 +133,8 @@ async def test_clients_that_never_read_again_are_dropped_for_their_silence(
         for peer in peers:
             peer.cut()
         await eventually(lambda: server.open_files() <= files + 2, "their connections are gone")
-    # What was held for them is used again: as many more of them cost nothing more.
-    assert held[-1] < held[0] + held[0] * 0.1 + NOISE_BYTES, held
+    # What was held for them is used again: from the second wave on as many more cost nothing more.
+    warm = held[min(1, len(held) - 1)]
+    assert held[-1] < warm + warm * 0.1 + NOISE_BYTES, held
     bystander.assert_served(STALL_S)
     evidence("bounded", dropped=count * waves, seconds=round(took, 1), **bystander.figures())

@@ -1,6 +1,11 @@
 """Virtual time, and connections that delay, stall and die, but never reorder within themselves.
 
 Nothing waits here: time is a heap of what is to happen.
+
+No frame arrives twice, overtakes another or goes missing between two that arrive: a WebSocket is
+on TCP, which does none of that to what it delivers. What does arrive twice is what a client says
+again on its next connection because it has not seen the answer; that happens in most runs here,
+and whatever takes effect twice is a find.
 """
 
 from __future__ import annotations

@@ -238,6 +238,7 @@ async def test_npm_tabs_agree_with_the_server_after_every_storm(
     runs = [await storm(seed, tmp_path / f"data{seed}", rounds) for seed in effort.seeds(1, 6)]
     evidence(
         "exactly once",
+        also=("compatible",),
         runs=len(runs),
         mutations=sum(len(run.keys) for run in runs),
         actions=sum(run.actions for run in runs),
@@ -267,7 +268,12 @@ async def test_npm_tabs_outlast_a_connection_that_is_only_half_open(
                 proxy.flow()
             await run.judge(script)
             assert proxy.connections >= effort.pick(TABS, 2 * TABS)
-    evidence("exactly once", mutations=len(run.keys), half_open_seconds=2 * seconds)
+    evidence(
+        "exactly once",
+        also=("compatible",),
+        mutations=len(run.keys),
+        half_open_seconds=2 * seconds,
+    )
 
 
 async def test_npm_tabs_show_that_a_server_does_not_recognise_what_it_has_done(

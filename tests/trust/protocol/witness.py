@@ -209,8 +209,10 @@ class Conversation:
             raise Violation(f"a result for a query nobody has: {change}")
         if change["type"] == "QueryUpdated":
             told: tuple[str, Any] = "value", change["value"]
-        else:
+        elif "errorData" in change:
             told = "failed", change["errorData"]
+        else:
+            raise Violation(f"query {change['queryId']} failed by no doing of its own: {change}")
         if told == query.told:
             raise Violation(f"query {change['queryId']} is told again what it was told: {told}")
         query.told = told

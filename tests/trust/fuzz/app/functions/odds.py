@@ -59,7 +59,7 @@ async def shape(
 
 @query
 async def some(ctx: QueryCtx, limit: float) -> int:
-    return len(await ctx.db.query("kept").take(int(limit)))
+    return len(await ctx.db.query("kept").take(limit))
 
 
 @mutation
