@@ -6,7 +6,8 @@ is there and pushed; nothing is stored, checked, versioned or remembered. With `
 write waits for the disk first.
 
     python -m bench.bare_server direct      our socket protocol, in the settings of our server
-    python -m bench.bare_server starlette   Starlette's websocket over uvicorn as it comes
+    python -m bench.bare_server starlette   Starlette's websocket over uvicorn as it comes, or with
+                                            another of its websocket implementations: --ws
 
 It prints its port. `POST /set` keeps a body, `POST /api/query` answers it. A text message that is
 no object is echoed.
@@ -19,7 +20,7 @@ import asyncio
 import os
 from collections import deque
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import orjson
 import uvicorn
@@ -256,12 +257,14 @@ async def _serve_direct(rooms: Rooms) -> None:
     )
 
 
-async def _serve_starlette(rooms: Rooms) -> None:
+async def _serve_starlette(rooms: Rooms, protocol: str, *, compression: bool) -> None:
     listener = listen("127.0.0.1", 0)  # with Nagle's algorithm off, as uvicorn's own
     config = uvicorn.Config(
         http_application(rooms),
         log_level="error",
         access_log=False,
+        ws=cast(Any, protocol),
+        ws_per_message_deflate=compression,
     )
     print(listener.getsockname()[1], flush=True)
     await uvicorn.Server(config).serve(sockets=[listener])
@@ -272,12 +275,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("stack", choices=("direct", "starlette"))
     parser.add_argument("--sync", default=None)
+    parser.add_argument("--ws", default="auto", help="of starlette: as uvicorn names them")
+    parser.add_argument("--plain", action="store_true", help="of starlette: never compress")
     arguments = parser.parse_args()
     rooms = Rooms(arguments.sync)
     if arguments.stack == "direct":
         asyncio.run(_serve_direct(rooms))
     else:
-        asyncio.run(_serve_starlette(rooms))
+        compression = not arguments.plain
+        asyncio.run(_serve_starlette(rooms, arguments.ws, compression=compression))
 
 
 if __name__ == "__main__":

@@ -9,12 +9,12 @@ as long as the problem stays, and steps are left out as long as some cut still s
 
 from __future__ import annotations
 
-import asyncio
 import random
 import shutil
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from math import inf
 from pathlib import Path
 
 from reactive_store.persistence.sqlite_format import Synchronous
@@ -71,11 +71,13 @@ async def cut_power(
     ask_again_every: int = 40,
     forgive: bool = False,
     skip_start: bool = False,
+    until: float = inf,
 ) -> Cuts:
     """Run the steps on a recorded disk, then judge every image. Stops at the first loss.
 
     `forgive`: the newest commits may be missing, all that is there must be right. `skip_start`:
     no cuts before the first answer, which is when the files are made and the schema is put in.
+    `until`: the time of the monotonic clock at which to stop and be content with what was tried.
     """
     with fast_directory() as directory:
         live_directory = directory / "live"
@@ -90,6 +92,7 @@ async def cut_power(
             ask_again_every=ask_again_every,
             forgive=forgive,
             skip_start=skip_start,
+            until=until,
         )
 
 
@@ -102,6 +105,7 @@ async def _judge_tape(
     ask_again_every: int = 0,
     forgive: bool = False,
     skip_start: bool = False,
+    until: float = inf,
 ) -> Cuts:
     """Judge the images of one tape in the directory `place`."""
     history, required, rng = History(tape.events), Required(), random.Random(seed)
@@ -114,6 +118,8 @@ async def _judge_tape(
             if isinstance(event, Mark):
                 required.hear(event.value)
         heard = image.at
+        if time.monotonic() > until:
+            break
         if skip_start and not any(required.asked.values()):
             continue
         needs = (required.durable_ts, len(required.globals))
@@ -159,17 +165,17 @@ async def shortest(
     size = len(best) // 2
     while size:
         at = len(best) - size
-        while at >= 1 and (left := until - time.monotonic()) > 0:
+        while at >= 1 and time.monotonic() < until:
             fewer = [*best[:at], *best[at + size :]]
             try:
-                async with asyncio.timeout(left):
-                    cuts = await cut_power(
-                        fewer,
-                        seed=loss.seed,
-                        synchronous=synchronous,
-                        choices=choices,
-                        ask_again_every=ask_again_every,
-                    )
+                cuts = await cut_power(
+                    fewer,
+                    seed=loss.seed,
+                    synchronous=synchronous,
+                    choices=choices,
+                    ask_again_every=ask_again_every,
+                    until=until,
+                )
             except Exception as error:
                 print(f"tried without {size} steps from {at} on: {error!r}"[:500], flush=True)
             else:
@@ -208,7 +214,7 @@ async def cut_recovery(
             assert not found, f"{first}: {found}"
             cuts = await _judge_recovery(second, directory, history, required, seed, choices)
             if cuts.loss is not None:
-                kind = f"{cuts.loss.kind} of what was left after event {at + 1}"
+                kind = f"recovery after a cut at event {at + 1}, {cuts.loss.kind}"
                 cuts.loss = replace(cuts.loss, kind=kind)
             total.events += cuts.events
             total.images += cuts.images
@@ -242,7 +248,7 @@ async def _judge_recovery(
         problems = await _judge(directory / "image", image, history, required, seed, reopen=False)
         if problems:
             lost = tuple(_told(tape, number) for number in image.lost)
-            cuts.loss = Loss(seed, image.at, f"recovery, {image.kind}", tuple(problems), lost)
+            cuts.loss = Loss(seed, image.at, image.kind, tuple(problems), lost)
             break
     return cuts
 
