@@ -6,6 +6,7 @@ request is under way is closed after a while, however many bytes of a head have 
 
 Invariants
 - A connection that has a request under way, or has become a websocket, is left alone.
+- A request whose body turns out to be no HTTP is answered once, by the protocol.
 - One timer per connection, set once per period and not per request.
 
 Source: uvicorn's HTTP protocols, and the contract of its `http` setting
@@ -39,6 +40,16 @@ def http_protocol(head_seconds: float) -> type[asyncio.Protocol]:
         def on_response_complete(self) -> None:
             self._idle_since = self.loop.time()
             super().on_response_complete()
+
+        def send_400_response(self, msg: str) -> None:
+            cycle = self.cycle
+            if cycle is not None and not cycle.response_complete:
+                # A broken body: the request it belongs to is over and must not answer as well.
+                cycle.disconnected = True
+                if cycle.response_started:
+                    self.transport.close()
+                    return
+            super().send_400_response(msg)
 
         def handle_websocket_upgrade(self, *args: Any) -> None:
             self._idle_since = None

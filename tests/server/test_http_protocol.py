@@ -100,3 +100,14 @@ async def test_a_websocket_may_be_silent(port):
         await asyncio.sleep(HEAD_S * 2)
         await client.send("still here")
         assert await client.recv() == "still here"
+
+
+async def test_a_request_with_a_broken_body_is_answered_once_and_logs_no_fault(port, caplog):
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    head = b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
+    writer.write(head + b"zz\r\n")
+    answer = await asyncio.wait_for(reader.read(), 5)
+    assert answer.startswith(b"HTTP/1.1 400 ")
+    await asyncio.sleep(0.05)  # the application has answered meanwhile
+    assert [record for record in caplog.records if record.levelname == "ERROR"] == []
+    writer.close()
