@@ -162,15 +162,14 @@ class Transaction:
         Cost     one point read
         Raises   BadRequest[TooManyReads, TooManyDocumentsRead, TooManyBytesRead]; OutOfRetention
         """
-        self._reads.add((table, BY_ID), Read(Interval(id, after(id)), len(id), None))
-        self._check_intervals()
+        self.remember(table, id)
         row = self._peek(table, id)
         if row is not None and not table.startswith("_"):
             self._count_read(row)
         return row
 
-    def expect_absent(self, table: str, id: bytes) -> None:
-        """Remember a document as read and not there, which the caller knows.
+    def remember(self, table: str, id: bytes) -> None:
+        """Count a document as read whose state the caller knows without reading it.
 
         Cost     no read
         Raises   BadRequest[TooManyReads]

@@ -75,7 +75,7 @@ class SessionRequests:
                 session.new_from = 1 + int.from_bytes(newest[0].id[_SESSION_BYTES:], "big")
         if request.request_id < session.new_from:
             return transaction.get(SESSION_REQUESTS, internal_id)
-        transaction.expect_absent(SESSION_REQUESTS, internal_id)
+        transaction.remember(SESSION_REQUESTS, internal_id)
         return None
 
     def record(

@@ -31,6 +31,8 @@ class ServerProcess:
     reconnect find it.
     """
 
+    folder: Path | None = None  # where the process runs; None: where the tests do
+
     def __init__(
         self,
         app: Path,
@@ -73,6 +75,10 @@ class ServerProcess:
         assert self.process is not None
         return self.process.pid
 
+    def program(self) -> list[str]:
+        """What the interpreter runs as `reactive-store`."""
+        return ["-m", "reactive_store"]
+
     def start(self) -> str:
         """Start and wait for the line with the URL.
 
@@ -81,7 +87,7 @@ class ServerProcess:
         assert self.process is None, "already running"
         self._runs += 1
         command = [
-            sys.executable, "-m", "reactive_store", "serve",
+            sys.executable, *self.program(), "serve",
             "--app", str(self.app), "--data", str(self.data),
             "--host", "127.0.0.1", "--port", str(self.port), "--site-port", "0", *self.options,
         ]  # fmt: skip
@@ -93,6 +99,7 @@ class ServerProcess:
                 stdout=out,
                 stderr=err,
                 env=environment,
+                cwd=self.folder,
                 preexec_fn=self._limit_files if self.file_bytes else None,
             )
         give_up = time.monotonic() + self.start_seconds

@@ -9,9 +9,6 @@ from __future__ import annotations
 import os
 import re
 import shutil
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 from reactive_store.limits import Limits
@@ -23,13 +20,13 @@ __all__ = ["KIB", "MIB", "Deployment"]
 KIB, MIB = 1024, 1024 * 1024
 ROOT = Path(__file__).resolve().parents[3]
 _BREAKAGES = "tests.trust.overload.breakages"
-_URL = re.compile(r"http://127\.0\.0\.1:(\d+)")
 
 
 class Deployment(ServerProcess):
     """`ServerProcess` with limits and breakages. `limits` is what is in force, for bounds."""
 
     SOURCE = Path(__file__).resolve().parent / "app"
+    folder = ROOT  # where `tests` can be imported
 
     def __init__(self, folder: Path, *, breakage: Breakage | None = None, **limits: float) -> None:
         app = folder / "app"
@@ -40,35 +37,11 @@ class Deployment(ServerProcess):
         self.breakage = breakage
         self.limits = Limits(**limits)  # type: ignore[arg-type]
 
-    def start(self) -> str:
+    def program(self) -> list[str]:
         """As the base class, through `broken_server` when there is a breakage."""
-        assert self.process is None, "already running"
-        self._runs += 1
-        program = ["-m", "reactive_store"]
-        if self.breakage is not None:
-            program = ["-m", "tests.trust.broken_server", f"{_BREAKAGES}:{self.breakage.name}"]
-        command = [
-            sys.executable, *program, "serve",
-            "--app", str(self.app), "--data", str(self.data),
-            "--host", "127.0.0.1", "--port", str(self.port), "--site-port", "0", *self.options,
-        ]  # fmt: skip
-        environment = {k: v for k, v in os.environ.items() if not k.startswith("REACTIVE_STORE_")}
-        with self._file("stdout").open("wb") as out, self._file("stderr").open("wb") as err:
-            self.process = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=out, stderr=err, env=environment, cwd=ROOT
-            )
-        give_up = time.monotonic() + self.start_seconds
-        while time.monotonic() < give_up:
-            match = _URL.search(self._file("stdout").read_text(errors="replace"))
-            if match:
-                self.port = int(match.group(1))
-                return self.url
-            if self.process.poll() is not None:
-                code, self.process = self.process.returncode, None
-                raise AssertionError(f"the server ended with {code}\n{self.said()}")
-            time.sleep(0.01)
-        self.kill()
-        raise AssertionError(f"no URL after {self.start_seconds} s\n{self.said()}")
+        if self.breakage is None:
+            return super().program()
+        return ["-m", "tests.trust.broken_server", f"{_BREAKAGES}:{self.breakage.name}"]
 
     def log(self) -> str:
         """What it has written to standard error so far."""
