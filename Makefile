@@ -28,7 +28,7 @@ $(INSTALLED): pyproject.toml
 	@test -x $(PY) || $(PYTHON) -m venv $(VENV)
 	@$(PY) -c 'import sys; sys.exit("reactive_store needs Python 3.11 or newer" if sys.version_info < (3, 11) else 0)'
 	$(PY) -m pip install -qq --disable-pip-version-check --upgrade 'pip>=25.1'
-	$(PY) -m pip install -qq --disable-pip-version-check --editable '.[claude]' --group test --group check
+	$(PY) -m pip install -qq --disable-pip-version-check --editable '.[claude,s3]' --group test --group check
 	@touch $@
 
 $(JS): tests/e2e/js/package.json tests/e2e/js/package-lock.json $(INSTALLED)

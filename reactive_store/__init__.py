@@ -20,8 +20,10 @@ Source of facts: docs/reference/api.md.
 from __future__ import annotations
 
 from reactive_store.auth.identity import Identity
+from reactive_store.auth.providers import JwtProvider, OidcProvider
 from reactive_store.errors import ConvexError
 from reactive_store.functions.context import ActionCtx, MutationCtx, QueryCtx
+from reactive_store.functions.crons import Crons
 from reactive_store.functions.definitions import (
     action,
     http_action,
@@ -33,6 +35,7 @@ from reactive_store.functions.definitions import (
 )
 from reactive_store.functions.pagination import Page, PaginationOpts
 from reactive_store.functions.references import api, internal
+from reactive_store.functions.router import HttpRouter
 from reactive_store.schema.tables import define_schema, define_table
 from reactive_store.schema.validators import v
 from reactive_store.values.document import Document
@@ -51,6 +54,11 @@ __all__ = [
     "internal_mutation",
     "http_action",
     "internal_action",
+    # what special modules define
+    "Crons",
+    "HttpRouter",
+    "OidcProvider",
+    "JwtProvider",
     # what handlers are given
     "QueryCtx",
     "MutationCtx",

@@ -52,10 +52,15 @@ APP_SIDE = ("kit", "dashboard")
 
 # What may import a third party. A trailing dot means the package and everything in it.
 HOMES = {
-    "starlette": ("server.", "asgi", "testing.", "cli."),
+    "starlette": ("__init__", "server.", "asgi", "testing.", "cli."),
     "uvicorn": ("server.", "asgi", "cli."),
     "websockets": ("client.", "server."),
     "aiosqlite": ("persistence.writer_thread",),
+    "jwt": ("auth.",),
+    "cryptography": ("auth.",),
+    "cronsim": ("functions.crons",),
+    "numpy": ("engine.",),
+    "obstore": ("blobs.",),
     "filelock": ("persistence.data_lock",),
     "anthropic": ("kit.claude",),
     "orjson": ("values.wire", "sync.protocol", "server."),

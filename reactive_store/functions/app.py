@@ -11,9 +11,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from reactive_store.auth.providers import AuthProvider
+from reactive_store.functions.crons import Crons
 from reactive_store.functions.definitions import FunctionDef
 from reactive_store.functions.names import display_path, is_private, split_path, to_wire
 from reactive_store.functions.references import resolve
+from reactive_store.functions.router import HttpRouter
 from reactive_store.schema.tables import Schema
 
 __all__ = ["App"]
@@ -37,6 +40,10 @@ class App:
     # Every public module (`dir/module.js`) with its functions without decorator, by wire name.
     plain_functions: Mapping[str, frozenset[str]] = field(default_factory=dict)
     root: Path | None = None  # the folder it was loaded from; None when made of parts
+    # What its special modules define; None where there is no such module.
+    crons: Crons | None = None
+    http: HttpRouter | None = None
+    providers: tuple[AuthProvider, ...] = ()
     # Takes the modules out of the interpreter; may be called twice.
     unload: Callable[[], object] = field(default=_nothing, repr=False)
 

@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any, NoReturn, Protocol
 
 from reactive_store.auth.identity import Identity
 from reactive_store.functions.db import DatabaseReader, DatabaseWriter
+from reactive_store.functions.scheduler import Scheduler
+from reactive_store.functions.storage import Storage
 
 __all__ = ["ActionCtx", "Auth", "Calls", "MutationCtx", "QueryCtx"]
 
@@ -33,6 +35,14 @@ class Calls(Protocol):
         """Run an action."""
         ...
 
+    def scheduler(self) -> Scheduler:
+        """What `ctx.scheduler` is."""
+        ...
+
+    def storage(self) -> Storage:
+        """What `ctx.storage` is."""
+        ...
+
 
 class Auth(Protocol):
     """`ctx.auth`: who is calling."""
@@ -45,6 +55,7 @@ class Auth(Protocol):
 _NOT_HERE = {
     ("Query", "run_mutation"): "Cannot call a Mutation function from a Query function",
     ("Query", "run_action"): "Cannot call an Action function from a Query function",
+    ("Query", "scheduler"): "A query cannot schedule functions: it has no effects",
     ("Mutation", "run_action"): "Cannot call an Action function from a Mutation function",
     ("Action", "db"): "An action has no ctx.db: read and write through ctx.run_query and "
     "ctx.run_mutation",
@@ -92,6 +103,11 @@ class QueryCtx:
             self._random = self._make_random()
         return self._random
 
+    @property
+    def storage(self) -> Storage:
+        """Stored files: their metadata and their URLs."""
+        return self._calls.storage()
+
     if not TYPE_CHECKING:  # a checker must go on refusing unknown attributes
 
         def __getattr__(self, name: str) -> NoReturn:
@@ -108,6 +124,11 @@ class MutationCtx(QueryCtx):
     __slots__ = ()
 
     db: DatabaseWriter
+
+    @property
+    def scheduler(self) -> Scheduler:
+        """Functions that run later."""
+        return self._calls.scheduler()
 
     async def run_mutation(self, reference: object, /, **args: Any) -> Any:
         """Run another mutation inside this transaction.
@@ -155,6 +176,16 @@ class ActionCtx:
     def now(self) -> float:
         """Unix milliseconds; it goes on while the action runs."""
         return self._clock.now_ns() / 1e6
+
+    @property
+    def storage(self) -> Storage:
+        """Stored files: their metadata and their URLs."""
+        return self._calls.storage()
+
+    @property
+    def scheduler(self) -> Scheduler:
+        """Functions that run later."""
+        return self._calls.scheduler()
 
     async def run_query(self, reference: object, /, **args: Any) -> Any:
         """Run a query at the newest snapshot."""

@@ -31,6 +31,8 @@ from reactive_store.functions.names import display_path
 from reactive_store.functions.outcome import RefusedCall, shown_place
 from reactive_store.functions.pagination import CursorCodec
 from reactive_store.functions.query_builder import UNRUN_QUERY, Query
+from reactive_store.functions.scheduler import Scheduler
+from reactive_store.functions.storage import Storage
 from reactive_store.functions.unawaited import Forgetful
 from reactive_store.limits import Limits
 from reactive_store.runtime import Runtime
@@ -354,3 +356,9 @@ class _NestedCalls(Forgetful):
             f"Cannot call an Action function from a {self._kind.value} function",
             code="WrongCall",
         )
+
+    def scheduler(self) -> Scheduler:
+        return Scheduler()
+
+    def storage(self) -> Storage:
+        return Storage()

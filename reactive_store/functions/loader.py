@@ -15,17 +15,19 @@ import ast
 import importlib
 import traceback
 import weakref
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from importlib.util import find_spec
 from inspect import isfunction
 from pathlib import Path
 from types import MappingProxyType, ModuleType, TracebackType
-from typing import Final, NoReturn
+from typing import Final, NoReturn, TypeVar
 
+from reactive_store.auth.providers import AuthProvider
 from reactive_store.errors import BadRequest
 from reactive_store.functions import private_imports
 from reactive_store.functions.app import App
+from reactive_store.functions.crons import Crons
 from reactive_store.functions.definitions import FunctionDef
 from reactive_store.functions.logs import captured_print
 from reactive_store.functions.names import (
@@ -37,9 +39,12 @@ from reactive_store.functions.names import (
     to_wire,
 )
 from reactive_store.functions.private_imports import PrivateImports
+from reactive_store.functions.router import HttpRouter
 from reactive_store.schema.tables import Schema, define_schema
 
 __all__ = ["build_app", "load_app"]
+
+T = TypeVar("T")
 
 _SCHEMA_NAME: Final = "schema"
 
@@ -118,6 +123,55 @@ class _FunctionModule:
     words: tuple[str, ...]  # folders and name, as in Python: ("admin", "user_notes")
 
 
+@dataclass(frozen=True, slots=True)
+class _Special:
+    """What the modules with a meaning of their own define: crons.py, http.py, auth_config.py."""
+
+    crons: Crons | None
+    http: HttpRouter | None
+    providers: tuple[AuthProvider, ...]
+
+    @staticmethod
+    def of(loaded: Mapping[tuple[str, ...], tuple[Path, ModuleType]]) -> _Special:
+        """Take them from the loaded modules, by the words of each.
+
+        Raises   BadRequest[AppLoadFailed] naming the file and what it should define
+        """
+        return _Special(
+            _defined(loaded, "crons", "crons", Crons, "crons = Crons()"),
+            _defined(loaded, "http", "http", HttpRouter, "http = HttpRouter()"),
+            _providers(loaded),
+        )
+
+
+_Loaded = Mapping[tuple[str, ...], tuple[Path, ModuleType]]
+
+
+def _defined(loaded: _Loaded, module: str, name: str, kind: type[T], example: str) -> T | None:
+    """The object that a special module defines under its name; None when there is no module."""
+    if (module,) not in loaded:
+        return None
+    file, namespace = loaded[(module,)]
+    value = getattr(namespace, name, None)
+    if isinstance(value, kind):
+        return value
+    problem = f"defines no `{name}`" if value is None else f"defines `{name}` as something else"
+    raise _failure(f"{file} {problem}: write `{example}` at module level.")
+
+
+def _providers(loaded: _Loaded) -> tuple[AuthProvider, ...]:
+    if ("auth_config",) not in loaded:
+        return ()
+    file, namespace = loaded[("auth_config",)]
+    value = getattr(namespace, "providers", None)
+    if isinstance(value, list | tuple) and all(isinstance(each, AuthProvider) for each in value):
+        return tuple(value)
+    raise _failure(
+        f"{file} defines no list `providers`: write `providers = [OidcProvider(...)]` at module "
+        "level."
+    )
+
+
 class _Loading:
     """One attempt at loading an app."""
 
@@ -163,6 +217,7 @@ class _Loading:
             for module, namespace in loaded:
                 self._collect(module, namespace, functions)
                 plain[module_path(list(module.words))] = _plain_functions(namespace)
+            special = _Special.of({module.words: (module.file, names) for module, names in loaded})
         except BaseException:
             self._imports.close()
             raise
@@ -172,7 +227,10 @@ class _Loading:
             frozenset(self._imports.files),
             MappingProxyType(plain),
             self._root,
-            self._imports.close,
+            crons=special.crons,
+            http=special.http,
+            providers=special.providers,
+            unload=self._imports.close,
         )
         weakref.finalize(app, self._imports.close).atexit = False
         return app

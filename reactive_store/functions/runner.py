@@ -40,7 +40,9 @@ from reactive_store.functions.logs import LogLines
 from reactive_store.functions.metering import Metered
 from reactive_store.functions.names import display_path
 from reactive_store.functions.outcome import Failure, Outcome, RefusedCall, Success, failure_of
+from reactive_store.functions.scheduler import Scheduler
 from reactive_store.functions.session_requests import SessionRequest, SessionRequests
+from reactive_store.functions.storage import Storage
 from reactive_store.functions.unawaited import Forgetful
 from reactive_store.persistence.contract import Timestamp
 from reactive_store.values.document import Document
@@ -447,6 +449,12 @@ class _ActionCalls(Forgetful):
         normal = normalize(dict(args))
         assert isinstance(normal, dict)
         return function, normal
+
+    def scheduler(self) -> Scheduler:
+        return Scheduler()
+
+    def storage(self) -> Storage:
+        return Storage()
 
 
 class _LatestEnvironment(Mapping[str, str]):
