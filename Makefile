@@ -91,7 +91,8 @@ demo: $(INSTALLED) $(PAGE)/dist/index.html  ## the Unheard page on a server of i
 docs: $(INSTALLED)  ## write the generated reference pages and snapshots anew, then test the documents
 	$(PY) tests/reference_pages.py
 	$(PY) -m tests.trust.reliability_page
-	$(PY) -m pytest -q -p no:randomly tests/test_docs.py tests/test_exports.py tests/trust/test_reliability_page.py
+	$(PY) -m tests.conformance.compatibility_page
+	$(PY) -m pytest -q -p no:randomly tests/test_docs.py tests/test_exports.py tests/trust/test_reliability_page.py tests/conformance/test_compatibility_page.py
 
 dev: $(INSTALLED)  ## serve this folder's app with reload on save
 	$(VENV)/bin/reactive-store dev

@@ -9,8 +9,8 @@ write waits for the disk first.
     python -m bench.bare_server starlette   Starlette's websocket over uvicorn as it comes, or with
                                             another of its websocket implementations: --ws
 
-It prints its port. `POST /set` keeps a body, `POST /api/query` answers it. A text message that is
-no object is echoed.
+It prints its port. `POST /set` keeps a body, `POST /api/query` answers it. `POST /file` streams a
+body to a file, `GET /file` streams it back. A text message that is no object is echoed.
 """
 
 from __future__ import annotations
@@ -18,15 +18,17 @@ from __future__ import annotations
 import argparse
 import asyncio
 import os
+import tempfile
 from collections import deque
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, cast
 
 import orjson
 import uvicorn
 from starlette.applications import Starlette
 from starlette.requests import Request
-from starlette.responses import Response
+from starlette.responses import FileResponse, Response
 from starlette.routing import Route, WebSocketRoute
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
@@ -197,6 +199,7 @@ def direct_application(rooms: Rooms, http: Starlette) -> Any:
 def http_application(rooms: Rooms) -> Starlette:
     """Starlette alone: one endpoint that answers kept bytes, and a websocket."""
     kept = b"{}"
+    file = tempfile.NamedTemporaryFile(prefix="reactive-store-bench-")  # noqa: SIM115 - as long as we
 
     async def keep(request: Request) -> Response:
         nonlocal kept
@@ -206,6 +209,15 @@ def http_application(rooms: Rooms) -> Starlette:
     async def answer(request: Request) -> Response:
         await request.body()
         return Response(kept, media_type="application/json")
+
+    async def take_file(request: Request) -> Response:
+        with Path(file.name).open("wb") as taken:
+            async for chunk in request.stream():
+                taken.write(chunk)
+        return Response(b"")
+
+    async def give_file(request: Request) -> Response:
+        return FileResponse(file.name)
 
     async def talk(websocket: WebSocket) -> None:
         await websocket.accept()
@@ -237,6 +249,8 @@ def http_application(rooms: Rooms) -> Starlette:
     return Starlette(
         routes=[
             Route("/set", keep, methods=["POST"]),
+            Route("/file", take_file, methods=["POST"]),
+            Route("/file", give_file),
             Route("/api/query", answer, methods=["POST"]),
             WebSocketRoute("/{path:path}", talk),
         ]

@@ -6,11 +6,11 @@ import asyncio
 import json
 import sys
 
-from bench import http_load, sync_load
+from bench import file_load, http_load, sync_load
 
 __all__ = ["main"]
 
-LOADS = {**sync_load.LOADS, **http_load.LOADS}
+LOADS = {**sync_load.LOADS, **http_load.LOADS, **file_load.LOADS}
 
 
 def main() -> None:

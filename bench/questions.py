@@ -343,6 +343,58 @@ def scale(plan: Plan) -> Answer:
     )
 
 
+def schedule(plan: Plan) -> Answer:
+    """Scheduled mutations, durable and each run exactly once, against the same ones run plainly."""
+    jobs = max(100, round(plan.seconds * 1000) // 100 * 100)
+    with _folder() as folder:
+        found = run_program(
+            "bench.schedule_load", str(folder / "data"), str(jobs), str(plan.repeats)
+        )
+    ceiling = median(found["plain"])
+    return Answer(
+        "schedule",
+        f"{jobs:,} durable mutations scheduled a hundred at a time, and run",
+        [
+            Row("from scheduling to the end", median(found["whole"]), ceiling, "jobs/s"),
+            Row("all due at once, once due", median(found["due"]), ceiling, "jobs/s"),
+        ],
+        noise(found["plain"]),
+        {"ceiling": "the same mutations called by sixteen clients in the same process"},
+    )
+
+
+def files(plan: Plan) -> Answer:
+    """A file up and down again, and how much memory the server takes for it."""
+    load = {"megabytes": 512 if plan.repeats > 1 else 128}
+    with _folder() as folder, ours(folder) as server, bare("starlette") as ceiling:
+        for each, is_bare in ((server, False), (ceiling, True)):
+            each.load("transfer", pid=each.pid, is_bare=is_bare, megabytes=16)
+        above = [ceiling.load("transfer", pid=ceiling.pid, is_bare=True, **load)]
+        below = []
+        for _ in range(plan.repeats):
+            below.append(server.load("transfer", pid=server.pid, is_bare=False, **load))
+            above.append(ceiling.load("transfer", pid=ceiling.pid, is_bare=True, **load))
+    mine, other = (
+        {name: median([each[name] for each in found]) for name in ("up", "down")}
+        for found in (below, above)
+    )
+    return Answer(
+        "files",
+        f"a file of {load['megabytes']:,} MiB up, durable and digested, and down again",
+        [
+            Row("up", mine["up"], other["up"], "MB/s"),
+            Row("down", mine["down"], other["down"], "MB/s"),
+        ],
+        noise([each["down"] for each in above]),
+        {
+            "ceiling": "bare Starlette: a stream written to a file, not synced; a FileResponse",
+            "memory_grown_mib": max(each["grown_mib"] for each in below),
+            "memory_grown_mib_of_the_ceiling": max(each["grown_mib"] for each in above),
+        },
+    )
+
+
 QUESTIONS: dict[str, Question] = {
-    each.__name__: each for each in (push, fanout, bystanders, hot, zipf, stream, idle, http, scale)
+    each.__name__: each
+    for each in (push, fanout, bystanders, hot, zipf, stream, idle, http, scale, schedule, files)
 }

@@ -13,12 +13,17 @@ import asyncio
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
+from hashlib import blake2b
 from pathlib import Path
 from typing import Final
 from urllib.parse import unquote, urlsplit
 
 from reactive_store.auth.authenticator import Authenticator
+from reactive_store.auth.development import DevelopmentIssuer
 from reactive_store.auth.keys import SECRET_BYTES, AdminKeys
+from reactive_store.blobs.contract import BlobStore
+from reactive_store.blobs.location import open_blobs
+from reactive_store.blobs.memory import MemoryBlobs
 from reactive_store.config import Settings
 from reactive_store.engine.database import Database, DatabaseStatistics
 from reactive_store.engine.retention import Retention
@@ -26,19 +31,28 @@ from reactive_store.engine.schema_change import apply_schema
 from reactive_store.engine.transaction import Transaction
 from reactive_store.errors import BadRequest
 from reactive_store.functions.app import App
-from reactive_store.functions.environment import change_environment, read_environment
+from reactive_store.functions.determinism import refuse_effects
+from reactive_store.functions.environment import (
+    BuiltInVariables,
+    change_environment,
+    read_environment,
+)
 from reactive_store.functions.execution import Environs
 from reactive_store.functions.live_queries import LiveQueries, LiveQueryCounters
 from reactive_store.functions.logs import LogCapture
 from reactive_store.functions.metering import Watchdog
 from reactive_store.functions.pagination import CursorCodec
 from reactive_store.functions.runner import Runner, RunnerCounters
+from reactive_store.functions.stored_files import FileCounters, StoredFiles
 from reactive_store.functions.system import system_functions
 from reactive_store.functions.unawaited import notice_unawaited
 from reactive_store.persistence.contract import Persistence
 from reactive_store.persistence.data_lock import DataLock
 from reactive_store.persistence.sqlite import SqlitePersistence
 from reactive_store.runtime import Runtime, SystemRuntime
+from reactive_store.scheduling.blob_garbage import BlobGarbage
+from reactive_store.scheduling.crons import CronRuns
+from reactive_store.scheduling.jobs import FinishedJobs, Jobs
 
 __all__ = [
     "DATABASE_FILE",
@@ -67,6 +81,7 @@ class Statistics:
     functions: RunnerCounters
     live: LiveQueryCounters
     live_queries: int
+    files: FileCounters
 
 
 class DeploymentEnvironment:
@@ -105,6 +120,7 @@ class Backend:
         secret: bytes,
         name: str,
         lock: DataLock | None,
+        blobs: BlobStore,
     ) -> None:
         self.settings = settings
         self.limits = settings.limits
@@ -112,9 +128,31 @@ class Backend:
         self.database = database
         self.instance_name = name
         self.admin_keys = AdminKeys(name, secret)
-        self.authenticator = Authenticator(self.admin_keys)
+        self.authenticator = Authenticator(
+            self.admin_keys, runtime=runtime, limits=settings.limits, redact=settings.redact
+        )
+        self.authenticator.configure(app.providers)
+        # Vouches for users as well, once `accept_development_tokens` was called.
+        self.development_issuer = DevelopmentIssuer(secret)
+        self.accepts_development_tokens = False
         self._watchdog = Watchdog(settings.limits.compute_seconds, runtime.monotonic_s)
-        environs = Environs(runtime, settings.limits, CursorCodec(secret), self._watchdog)
+        self._addresses = _addresses(settings)
+        self.files = StoredFiles(
+            blobs,
+            runtime=runtime,
+            limits=settings.limits,
+            secret=secret,
+            origin=lambda: self._addresses.cloud_url,
+        )
+        environs = Environs(
+            runtime,
+            settings.limits,
+            CursorCodec(secret),
+            self._watchdog,
+            self.files,
+            self._addresses,
+            name,
+        )
         # Where it can be reached: as configured, else as announced; None before that.
         self.url = settings.origin
         self.runner = Runner(database, app, environs)
@@ -123,6 +161,9 @@ class Backend:
         self.environment = DeploymentEnvironment(database, self.runner)
         self._lock = lock
         self._retention = Retention(database)
+        self.jobs = Jobs(database, self.runner, runtime, settings.limits)
+        self.crons = CronRuns(database, self.runner, runtime, settings.limits)
+        self._finished_jobs = FinishedJobs(database, runtime, settings.limits)
         self._loops: list[asyncio.Task[None]] = []
         self._reloading = asyncio.Lock()
 
@@ -134,16 +175,20 @@ class Backend:
         app: App,
         runtime: Runtime | None = None,
         persistence: Persistence | None = None,
+        blobs: BlobStore | None = None,
     ) -> Backend:
         """Open the data and put the app in force.
 
-        With `persistence` given (tests), nothing is locked and no file is touched.
+        With `persistence` given (tests), nothing is locked and no file is touched; files are kept
+        in memory then, unless the settings or `blobs` say where.
 
         Raises   BadRequest when the data is in use, of a newer version, or does not fit the schema
         """
         runtime = SystemRuntime() if runtime is None else runtime
         lock: DataLock | None = None
         database: Database | None = None
+        if blobs is None and persistence is not None and settings.files is None:
+            blobs = MemoryBlobs(runtime)
         try:
             if persistence is None:
                 lock = DataLock(settings.data, runtime=runtime)
@@ -154,6 +199,14 @@ class Backend:
                     limits=settings.limits,
                 )
             secret, name = await load_instance(persistence, runtime)
+            if blobs is None:
+                blobs = await open_blobs(
+                    settings.files,
+                    data=settings.data,
+                    durable=settings.durability == "full",
+                    owner=blake2b(key=secret, person=b"owner of files", digest_size=16).hexdigest(),
+                    runtime=runtime,
+                )
             database = await Database.open(
                 persistence,
                 runtime=runtime,
@@ -169,8 +222,13 @@ class Backend:
                 secret=secret,
                 name=name,
                 lock=lock,
+                blobs=blobs,
             )
+            async with backend.crons.deploying(app):
+                pass
         except BaseException:
+            if blobs is not None:
+                await blobs.close()
             if database is not None:
                 await database.close()
             elif persistence is not None:
@@ -184,8 +242,14 @@ class Backend:
     def _start(self) -> None:
         LogCapture.install()
         notice_unawaited()
+        refuse_effects()
         self._watchdog.start()
         self._loops.append(self.runtime.spawn(self._retention.run(), name="retention"))
+        garbage = BlobGarbage(self.database, self.files)
+        self._loops.append(self.runtime.spawn(garbage.run(), name="garbage of files"))
+        self._loops.append(self.runtime.spawn(self.jobs.run(), name="jobs"))
+        self._loops.append(self.runtime.spawn(self.crons.run(), name="crons"))
+        self._loops.append(self.runtime.spawn(self._finished_jobs.run(), name="finished jobs"))
 
     async def reload(self, app: App) -> None:
         """Put new code and its schema in force. Running functions finish on the old code.
@@ -194,16 +258,32 @@ class Backend:
         """
         async with self._reloading:
             await apply_schema(self.database, app.schema)
-            old, self.runner.app = self.runner.app, app
+            await self.database.vectors.wait_built()
+            async with self.crons.deploying(app):
+                old, self.runner.app = self.runner.app, app
+            self._configure_authenticator()
             self.live_queries.invalidate_all()
             if old is not app:
                 old.close()
 
+    def accept_development_tokens(self) -> None:
+        """Let the deployment's own issuer vouch for users too, as is right on one's own machine."""
+        self.accepts_development_tokens = True
+        self._configure_authenticator()
+
+    def _configure_authenticator(self) -> None:
+        own = (self.development_issuer.provider,) if self.accepts_development_tokens else ()
+        self.authenticator.configure((*self.runner.app.providers, *own))
+
     def announce(self, url: str) -> None:
         """Let other processes, and functions that ask, know where this deployment serves."""
-        self.url = self.settings.origin or url
+        self.url = self._addresses.cloud_url = self.settings.origin or url
         if self._lock is not None:
             self._lock.set_url(url)
+
+    def announce_site(self, url: str) -> None:
+        """Let functions that ask know where the app's own HTTP routes are served."""
+        self._addresses.site_url = self.settings.site_origin or url
 
     def statistics(self) -> Statistics:
         """Counters since the start and present sizes."""
@@ -212,6 +292,7 @@ class Backend:
             functions=self.runner.counters,
             live=self.live_queries.counters,
             live_queries=len(self.live_queries),
+            files=self.files.counters,
         )
 
     async def close(self) -> None:
@@ -221,12 +302,24 @@ class Backend:
             loop.cancel()
         await asyncio.gather(*loops, return_exceptions=True)
         self._watchdog.stop()
+        await self.authenticator.close()
         try:
             await self.database.close()
+            await self.files.blobs.close()
         finally:
             if self._lock is not None:
                 self._lock.release()
                 self._lock = None
+
+
+def _addresses(settings: Settings) -> BuiltInVariables:
+    """Where the deployment will be, as far as the settings say."""
+    host = f"[{settings.host}]" if ":" in settings.host else settings.host
+    cloud = settings.origin or f"http://{host}:{settings.port}"
+    site = settings.site_origin
+    if site is None:
+        site = f"http://{host}:{settings.site_port}" if settings.site_port else f"{cloud}/http"
+    return BuiltInVariables(cloud, site)
 
 
 def database_path(settings: Settings) -> Path:

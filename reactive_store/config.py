@@ -8,13 +8,22 @@ Source: docs/reference/settings.md
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ByteSize, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ByteSize,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from reactive_store.errors import BadRequest
 from reactive_store.limits import Limits
@@ -22,6 +31,7 @@ from reactive_store.limits import Limits
 __all__ = ["ENVIRONMENT_PREFIX", "Settings", "load_settings"]
 
 ENVIRONMENT_PREFIX = "REACTIVE_STORE_"
+_LIMITS_PREFIX = f"{ENVIRONMENT_PREFIX}LIMITS_"
 
 _PATHS = ("app", "data")
 _INVALID = "InvalidSetting"
@@ -46,7 +56,7 @@ class Settings(BaseModel):
     """Database URL (`sqlite:///…`). Default: a file in `data`."""
 
     files: str | None = None
-    """File storage URL (`file://…`). Default: a directory in `data`."""
+    """Where files are kept (`file:///…`, `s3://…`). Default: the directory `files` in `data`."""
 
     functions: str = "functions"
     """Directory of the function modules, relative to the app."""
@@ -84,6 +94,14 @@ class Settings(BaseModel):
     limits: Limits = Limits()
     """Every number that bounds something."""
 
+    @field_validator("limits")
+    @classmethod
+    def _refuse_negative_limits(cls, limits: Limits) -> Limits:
+        for field in dataclasses.fields(limits):
+            if getattr(limits, field.name) < 0:
+                raise ValueError(f"{field.name} is below 0")
+        return limits
+
     @model_validator(mode="before")
     @classmethod
     def _fill_dependent_defaults(cls, given: Any) -> Any:
@@ -114,6 +132,11 @@ def load_settings(app: Path, **explicit: Any) -> Settings:
     for name, value in _from_environment().items():
         merged[name] = value
         sources[name] = ENVIRONMENT_PREFIX + name.upper()
+    if limits := _limits_from_environment():
+        # One by one: what pyproject.toml says of the others still holds.
+        others = merged.get("limits", {})
+        merged["limits"] = {**(others if isinstance(others, Mapping) else {}), **limits}
+        sources["limits"] = f"{sources.get('limits', 'the environment')} and {_LIMITS_PREFIX}…"
     for name, value in explicit.items():
         if value is not None:
             merged["schema" if name == "schema_file" else name] = value
@@ -137,6 +160,23 @@ def _from_environment() -> dict[str, str]:
         for name in _setting_names()
         if name != "limits" and os.environ.get(ENVIRONMENT_PREFIX + name.upper())
     }
+
+
+def _limits_from_environment() -> dict[str, str]:
+    known = {field.name for field in dataclasses.fields(Limits)}
+    found: dict[str, str] = {}
+    for variable, value in os.environ.items():
+        if not variable.startswith(_LIMITS_PREFIX) or not value:
+            continue
+        name = variable.removeprefix(_LIMITS_PREFIX).lower()
+        if name not in known:
+            raise BadRequest(
+                f"{variable} sets no limit: there is none called {name!r}; they are listed in "
+                "docs/reference/limits.md",
+                code=_INVALID,
+            )
+        found[name] = value
+    return found
 
 
 def _from_pyproject(app: Path) -> dict[str, Any]:

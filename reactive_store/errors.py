@@ -15,6 +15,7 @@ StoreError                 code, message
 │  ├─ OutOfRetention       too old to read; take a new timestamp
 │  └─ Overloaded           a queue or limit of the server is full
 ├─ ProtocolError           the peer broke the sync protocol; the connection ends
+├─ FilesUnavailable        the place for files is full or out of reach; the file alone is affected
 └─ StoreFailed             the disk did not take a write; the node stops accepting writes
 
 Any other exception is a bug in the app (shown in dev, redacted in production) or ours.
@@ -29,6 +30,7 @@ __all__ = [
     "BadRequest",
     "Conflict",
     "ConvexError",
+    "FilesUnavailable",
     "Forbidden",
     "NotFound",
     "OutOfRetention",
@@ -143,6 +145,15 @@ class ProtocolError(StoreError):
     """The peer broke the sync protocol."""
 
     code = "WSMessageInvalidJson"
+
+
+class FilesUnavailable(StoreError):
+    """The place where files are kept is full or out of reach: this file was not stored, or read.
+
+    No `Retry`: an app may catch it, and nothing else of the deployment is in trouble.
+    """
+
+    code = "FileStorageUnavailable"
 
 
 class StoreFailed(StoreError):

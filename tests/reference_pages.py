@@ -29,6 +29,16 @@ PUBLIC = (
     "reactive_store.asgi",
     "reactive_store.testing",
     "reactive_store.kit.claude",
+    "reactive_store.kit.aggregate",
+    "reactive_store.kit.constraints",
+    "reactive_store.kit.custom_functions",
+    "reactive_store.kit.filter",
+    "reactive_store.kit.layers",
+    "reactive_store.kit.relationships",
+    "reactive_store.kit.rules",
+    "reactive_store.kit.sessions",
+    "reactive_store.kit.sharded_counter",
+    "reactive_store.kit.triggers",
 )
 
 

@@ -128,3 +128,27 @@ def test_a_wrong_argument_is_said_to_come_from_the_command_line(tmp_path):
 def test_other_tools_of_a_pyproject_are_none_of_our_business(tmp_path):
     write_pyproject(tmp_path, "[tool.ruff]\nline-length = 3\n")
     assert load_settings(tmp_path) == Settings(app=tmp_path)
+
+
+def test_a_limit_may_come_from_the_environment_and_leaves_the_others_alone(tmp_path, monkeypatch):
+    write_pyproject(tmp_path, "[tool.reactive_store.limits]\nread_documents = 10\nlog_lines = 11\n")
+    monkeypatch.setenv("REACTIVE_STORE_LIMITS_LOG_LINES", "500")
+    monkeypatch.setenv("REACTIVE_STORE_LIMITS_COMPUTE_SECONDS", "2.5")
+    monkeypatch.setenv("REACTIVE_STORE_LIMITS_TABLES", "")  # set to nothing is not set
+    limits = load_settings(tmp_path).limits
+    assert (limits.log_lines, limits.read_documents, limits.compute_seconds) == (500, 10, 2.5)
+    assert limits.tables == Limits().tables
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "text"),
+    [
+        ("REACTIVE_STORE_LIMITS_LOG_LINE", "5", "REACTIVE_STORE_LIMITS_LOG_LINE sets no limit"),
+        ("REACTIVE_STORE_LIMITS_LOG_LINES", "many", "limits.log_lines"),
+        ("REACTIVE_STORE_LIMITS_LOG_LINES", "-1", "log_lines is below 0"),
+    ],
+)
+def test_a_limit_that_cannot_be_is_refused(tmp_path, monkeypatch, variable, value, text):
+    monkeypatch.setenv(variable, value)
+    with pytest.raises(BadRequest, match=text):
+        load_settings(tmp_path)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import doctest
+import hashlib
+import hmac
 import re
 from pathlib import Path
 from types import ModuleType
@@ -99,6 +101,25 @@ async def test_schema_on_the_page_comes_into_force(tmp_path: Path):
     (tmp_path / "schema.py").write_text(shown, encoding="utf-8")
     async with TestBackend(app=load_app(tmp_path)) as t:
         assert {"channels", "messages"} <= t.backend.database.catalog.tables.keys()
+
+
+async def test_http_actions_on_the_page_answer(tmp_path: Path):
+    init_command(tmp_path)
+    routes, test = blocks("guide/http-actions.md", "python")
+    (tmp_path / "functions" / "http.py").write_text(routes, encoding="utf-8")
+    names = {"APP": tmp_path, "TestBackend": TestBackend, "hashlib": hashlib, "hmac": hmac}
+    exec(compile(test, "http-actions.md", "exec"), names)
+    await names["test_a_payment_becomes_a_message"]()
+
+
+async def test_schedules_on_the_page_are_kept(tmp_path: Path):
+    init_command(tmp_path)
+    functions, crons, test = blocks("guide/scheduling.md", "python")
+    (tmp_path / "functions" / "reminders.py").write_text(functions, encoding="utf-8")
+    (tmp_path / "functions" / "crons.py").write_text(crons, encoding="utf-8")
+    names = {"APP": tmp_path}
+    exec(compile(test, "scheduling.md", "exec"), names)
+    await names["test_a_reminder_comes_when_it_is_due"]()
 
 
 async def test_tests_on_the_page_pass_for_a_new_project(tmp_path: Path):

@@ -11,12 +11,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from reactive_store.errors import BadRequest
 
-__all__ = ["ANONYMOUS", "Caller", "Identity"]
+__all__ = ["ANONYMOUS", "Caller", "Identity", "RequestSource", "attribute_name"]
 
 # Python name → name on the wire, for every attribute Convex knows.
 _WIRE_NAMES = {
@@ -199,12 +199,35 @@ def _nested(attributes: dict[str, Any], name: str) -> Any:
     return found or None
 
 
+def attribute_name(name: str) -> str:
+    """An attribute's name on the wire, from either spelling; other names stay as they are."""
+    return _WIRE_NAMES.get(name, name)
+
+
+@dataclass(frozen=True, slots=True)
+class RequestSource:
+    """Where a request came from."""
+
+    ip: str | None
+    user_agent: str | None
+    request_id: str  # empty: each call may have its own
+    auth_token: str | None = None
+
+
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """On whose behalf something runs. An admin may also act as a user."""
+    """On whose behalf something runs. An admin may also act as a user.
+
+    `job` is the id of the scheduled function that this is a part of. `expires_ns` is when the
+    credentials end, on the wall clock; None: never. `request` is what is known of the request
+    behind the call. Neither says anything about who the caller is.
+    """
 
     identity: Identity | None
     is_admin: bool = False
+    job: str | None = None
+    request: RequestSource | None = field(default=None, compare=False)
+    expires_ns: int | None = field(default=None, compare=False)
 
 
 ANONYMOUS = Caller(None)

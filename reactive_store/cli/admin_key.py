@@ -1,7 +1,7 @@
-"""The admin key of a data folder, whether or not a server is using it.
+"""The admin key and the secret of a data folder, whether or not a server is using it.
 
-The key follows from two facts in the data file. They are read beside a running server, which is the
-only one to write; a data folder that is new gets them here.
+The key follows from two facts in the data file, of which the secret is one. They are read beside a
+running server, which is the only one to write; a data folder that is new gets them here.
 """
 
 from __future__ import annotations
@@ -27,13 +27,22 @@ from reactive_store.persistence.sqlite_format import connect_reader
 from reactive_store.persistence.statements import load_statements
 from reactive_store.runtime import SystemRuntime
 
-__all__ = ["read_admin_key"]
+__all__ = ["read_admin_key", "read_instance"]
 
 _GET_GLOBAL: Final = load_statements("sqlite")["get_global"]
 
 
 def read_admin_key(settings: Settings) -> str:
     """The admin key; a data folder that does not exist yet is made.
+
+    Raises   BadRequest as `read_instance`
+    """
+    secret, name = read_instance(settings)
+    return AdminKeys(name, secret).issue()
+
+
+def read_instance(settings: Settings) -> tuple[bytes, str]:
+    """The deployment's secret and name; a data folder that does not exist yet is made.
 
     Raises   BadRequest when the folder is in use by a server that has not got as far yet, or when
              its file cannot be read
@@ -46,8 +55,7 @@ def read_admin_key(settings: Settings) -> str:
     instance = _stored_instance(path, settings) if path.exists() else None
     if instance is None:
         instance = asyncio.run(_new_instance(path, settings))
-    secret, name = instance
-    return AdminKeys(name, secret).issue()
+    return instance
 
 
 def _stored_instance(path: Path, settings: Settings) -> tuple[bytes, str] | None:

@@ -100,6 +100,7 @@ async def _dev(settings: Settings) -> None:
     watch = AppWatch(settings.app, settings.app / settings.functions)
     async with contextlib.aclosing(watch.changes()) as changes:
         backend = await Backend.open(settings, app=await _first_app(settings, watch, changes))
+        backend.accept_development_tokens()
         reloading = backend.runtime.spawn(_reload(backend, watch, changes), name="reload")
         try:
             observe_calls(backend.runner, _show_call)

@@ -19,6 +19,7 @@ from reactive_store.cli.keys import commands as key_commands
 from reactive_store.cli.run import run_command
 from reactive_store.cli.serve import serve_command
 from reactive_store.cli.terminal import show_error
+from reactive_store.cli.token import token_command
 from reactive_store.errors import StoreError
 
 __all__ = ["app", "main"]
@@ -37,6 +38,7 @@ app.command("dev")(dev_command)
 app.command("serve")(serve_command)
 app.command("run")(run_command)
 app.command("data")(data_command)
+app.command("token")(token_command)
 app.add_typer(environment_commands, name="env")
 app.add_typer(key_commands, name="keys")
 

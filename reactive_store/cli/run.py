@@ -149,5 +149,5 @@ async def _list_functions(deployment: Deployment) -> None:
 
     answer = await deployment.call("_system/cli/modules.js:apiSpec", b"{}")
     if answer.error is None:
-        paths = [display_path(each["identifier"]) for each in answer.value]
+        paths = [display_path(each["identifier"]) for each in answer.value if "identifier" in each]
         print_note("Functions of this app: " + (", ".join(paths) or "none"))

@@ -15,21 +15,37 @@ from typing import Any
 
 from reactive_store.engine.range_index import BY_CREATION_TIME, BY_ID, IndexState, RangeIndex
 from reactive_store.engine.reads import IndexName
+from reactive_store.engine.search_terms import EntryMaker, entry_maker
 from reactive_store.errors import BadRequest
 from reactive_store.persistence.contract import IndexId, TableNumber
+from reactive_store.schema.tables import (
+    SearchIndexDefinition,
+    TableDefinition,
+    VectorIndexDefinition,
+)
 from reactive_store.schema.validators import Validator
 from reactive_store.values.value import Int64, Value
 
 __all__ = [
+    "BLOBS",
     "BUILDING_MARK",
+    "BY_COMPLETED_TIME",
+    "BY_DELETED",
+    "BY_NAME",
+    "BY_STATE",
+    "BY_UUID",
+    "CRON_JOBS",
+    "CRON_RUNS",
     "DROPPED",
     "DROPPING",
     "ENVIRONMENT",
     "FIRST_USER_INDEX",
     "FIRST_USER_TABLE",
     "INDEXES",
+    "SCHEDULED_FUNCTIONS",
     "SCHEMAS",
     "SESSION_REQUESTS",
+    "STORAGE",
     "SYSTEM_TABLES",
     "TABLES",
     "Catalog",
@@ -47,6 +63,19 @@ INDEXES = "_indexes"
 SCHEMAS = "_schemas"
 SESSION_REQUESTS = "_session_requests"
 ENVIRONMENT = "_environment_variables"
+STORAGE = "_storage"
+BLOBS = "_blobs"
+SCHEDULED_FUNCTIONS = "_scheduled_functions"
+CRON_JOBS = "_cron_jobs"
+CRON_RUNS = "_cron_job_logs"
+
+BY_STATE, BY_COMPLETED_TIME = "by_state", "by_completed_time"
+"""Indexes of `_scheduled_functions` besides the usual: (state, due time), and when it was over."""
+BY_NAME = "by_name"
+"""The index of `_cron_job_logs` by cron and time."""
+
+BY_UUID, BY_DELETED = "by_uuid", "by_deleted"
+"""Indexes of `_blobs`: where the bytes are, and since when they are not needed any more."""
 
 DROPPING, DROPPED = "dropping", "dropped"
 """States of an index's document once it is no index any more: its entries are to be forgotten, or
@@ -71,14 +100,25 @@ class Table:
     indexes: tuple[RangeIndex, ...]  # by_id is implied; by_creation_time comes first
     validator: Validator | None = None  # what the active schema demands of documents
     document_id: str | None = None  # its document in `_tables`; None for system tables
+    # As the schema in force declares them, staged ones included; kept in memory, not as documents.
+    search_indexes: tuple[SearchIndexDefinition, ...] = ()
+    vector_indexes: tuple[VectorIndexDefinition, ...] = ()
     encoders: tuple[tuple[RangeIndex, KeyEncoder], ...] = field(init=False)
     index_names: tuple[IndexName, ...] = field(init=False)
+    # Of `search_indexes`, in their order.
+    search_names: tuple[IndexName, ...] = field(init=False)
+    search_fields: tuple[tuple[str, tuple[str, ...]], ...] = field(init=False)
+    entry_makers: tuple[EntryMaker, ...] = field(init=False)
 
     def __post_init__(self) -> None:
         encoders = tuple((index, index.key_encoder()) for index in self.indexes)
         object.__setattr__(self, "encoders", encoders)
         names = ((self.name, BY_ID), *((self.name, index.name) for index in self.indexes))
         object.__setattr__(self, "index_names", names)
+        searches = self.search_indexes
+        object.__setattr__(self, "search_names", tuple((self.name, each.name) for each in searches))
+        object.__setattr__(self, "search_fields", tuple(each.content for each in searches))
+        object.__setattr__(self, "entry_makers", tuple(map(entry_maker, searches)))
 
     @property
     def is_system(self) -> bool:
@@ -101,16 +141,34 @@ class Table:
 
     def with_indexes(self, indexes: Iterable[RangeIndex]) -> Table:
         """The same table with other indexes."""
-        return Table(self.name, self.number, tuple(indexes), self.validator, self.document_id)
+        return replace(self, indexes=tuple(indexes))
 
     def with_validator(self, validator: Validator | None) -> Table:
         """The same table under another schema."""
-        return Table(self.name, self.number, self.indexes, validator, self.document_id)
+        return replace(self, validator=validator)
+
+    def with_definition(self, definition: TableDefinition | None) -> Table:
+        """The same table with the search and vector indexes a schema declares for it."""
+        searches: tuple[SearchIndexDefinition, ...] = ()
+        vectors: tuple[VectorIndexDefinition, ...] = ()
+        if definition is not None:
+            searches = tuple(definition.search_indexes.values())
+            vectors = tuple(definition.vector_indexes.values())
+        if (searches, vectors) == (self.search_indexes, self.vector_indexes):
+            return self
+        return replace(self, search_indexes=searches, vector_indexes=vectors)
 
 
-def _system_table(name: str, number: int, index_id: int) -> Table:
+def _system_table(
+    name: str, number: int, index_id: int, **others: tuple[int, tuple[str, ...]]
+) -> Table:
+    """`others`: further indexes by name, each with its number and fields."""
     by_creation = RangeIndex(BY_CREATION_TIME, IndexId(index_id), (), IndexState.READY)
-    return Table(name, TableNumber(number), (by_creation,))
+    further = [
+        RangeIndex(other, IndexId(other_id), fields, IndexState.READY)
+        for other, (other_id, fields) in others.items()
+    ]
+    return Table(name, TableNumber(number), (by_creation, *further))
 
 
 SYSTEM_TABLES: Mapping[str, Table] = {
@@ -122,8 +180,18 @@ SYSTEM_TABLES: Mapping[str, Table] = {
         _system_table(SESSION_REQUESTS, 516, 4),
         _system_table(ENVIRONMENT, 517, 5),
         _system_table("_modules", 521, 6),
-        _system_table("_scheduled_functions", 539, 7),
-        _system_table("_storage", 540, 8),
+        _system_table(CRON_JOBS, 522, 22),
+        _system_table(CRON_RUNS, 523, 23, by_name=(24, ("name", "ts"))),
+        _system_table(
+            SCHEDULED_FUNCTIONS,
+            539,
+            7,
+            by_state=(20, ("state.kind", "scheduledTime")),
+            by_completed_time=(21, ("completedTime",)),
+        ),
+        _system_table(STORAGE, 540, 8),
+        # One document per file, under the internal id of its document in `_storage`.
+        _system_table(BLOBS, 541, 30, by_uuid=(31, ("uuid",)), by_deleted=(32, ("deleted",))),
     )
 }
 
@@ -174,6 +242,35 @@ class Catalog:
         }
         return replace(self, tables=tables)
 
+    def with_definitions(self, definitions: Mapping[str, TableDefinition]) -> Catalog:
+        """This catalog with the search and vector indexes of another schema, and no others."""
+        tables = {
+            name: table if table.is_system else table.with_definition(definitions.get(name))
+            for name, table in self.tables.items()
+        }
+        return replace(self, tables=tables)
+
+    def search_index_for_query(self, table_name: str, index_name: str) -> SearchIndexDefinition:
+        """The search index a query may use.
+
+        Raises   BadRequest[IndexNotFoundError, NotSearchIndexError, IndexStagedError]
+        """
+        table = self.tables.get(table_name)
+        name = f"{table_name}.{index_name}"
+        for definition in () if table is None else table.search_indexes:
+            if definition.name != index_name:
+                continue
+            if definition.staged:
+                raise _staged(name)
+            return definition
+        if table is not None and (
+            index_name == BY_ID
+            or table.index(index_name) is not None
+            or any(each.name == index_name for each in table.vector_indexes)
+        ):
+            raise BadRequest(f"Index {name} is not a search index", code="NotSearchIndexError")
+        raise BadRequest(f"Index {name} not found.", code="IndexNotFoundError")
+
     def index_for_query(self, table_name: str, index_name: str) -> RangeIndex | None:
         """The index a query may use; None for `by_id`.
 
@@ -194,11 +291,15 @@ class Catalog:
                 code="IndexBackfillingError",
             )
         if index.state is IndexState.STAGED:
-            raise BadRequest(
-                f"Index {name} is currently staged and not available to query until it is enabled.",
-                code="IndexStagedError",
-            )
+            raise _staged(name)
         return index
+
+
+def _staged(name: str) -> BadRequest:
+    return BadRequest(
+        f"Index {name} is currently staged and not available to query until it is enabled.",
+        code="IndexStagedError",
+    )
 
 
 def table_document(name: str, number: TableNumber) -> dict[str, Value]:

@@ -110,6 +110,11 @@ class Committer:
         # Looks at every commit about to be accepted; set while a schema change is under way. Should
         # it raise, the commit is refused.
         self.observer: Callable[[CommitChanges], None] | None = None
+        # Told of every durable commit inside publish, before waiters and subscribers are: what
+        # keeps something in memory current. They must not raise.
+        self.followers: list[Callable[[CommitChanges], None]] = []
+        # Completes every commit about to be accepted by what it means to search indexes.
+        self.mark: Callable[[CommitChanges], None] | None = None
         # Set once by a failed write; never cleared.
         self._failure: StoreFailed | None = None
         self._wake = asyncio.Event()
@@ -254,6 +259,8 @@ class Committer:
         commit, changes = _to_commit(transaction, ts)
         if self.observer is not None:
             self.observer(changes)
+        if self.mark is not None:
+            self.mark(changes)
         self.accepted_ts = ts
         self.catalog = transaction.catalog
         self.pending.add(changes)
@@ -307,6 +314,8 @@ class Committer:
         self.pending.retire(self.durable_ts)
         for _, changes, _ in batch:
             self.hot.publish(changes)
+            for follow in self.followers:
+                follow(changes)
         # Whoever waits and whoever is subscribed only marks what there is to do.
         waiters, self._waiters = self._waiters, []
         for waiter in waiters:

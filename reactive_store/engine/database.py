@@ -29,9 +29,11 @@ from reactive_store.engine.catalog import (
 from reactive_store.engine.committer import CommitCounters, Committer
 from reactive_store.engine.hot_ranges import HotRangeCounters
 from reactive_store.engine.reads import ReadSet
+from reactive_store.engine.search_indexes import SearchIndexes
 from reactive_store.engine.snapshot import Horizon, Snapshot
 from reactive_store.engine.subscriptions import Subscription
 from reactive_store.engine.transaction import Transaction
+from reactive_store.engine.vector_index import VectorIndexes
 from reactive_store.errors import BadRequest, StoreFailed
 from reactive_store.limits import Limits
 from reactive_store.persistence.contract import Persistence, TableNumber, Timestamp
@@ -102,6 +104,9 @@ class Database:
         self.committer = Committer(
             persistence, catalog, runtime=runtime, limits=limits, memory_bytes=memory_bytes
         )
+        self.vectors = VectorIndexes(self.committer, persistence, runtime)
+        self.searches = SearchIndexes(self.committer, persistence, runtime)
+        self.committer.mark = self.searches.mark
         self._ids = _Ids(runtime)
         self._horizon = Horizon(int(persistence.get_global(_HORIZON) or b"0"))
 
@@ -138,6 +143,8 @@ class Database:
     async def close(self) -> None:
         """Make what was accepted durable, then let go of the persistence. Idempotent."""
         try:
+            await self.vectors.close()
+            await self.searches.close()
             await self.committer.close()
         finally:
             await self.persistence.close()
@@ -279,6 +286,7 @@ class Database:
             ids=self._ids,
             now_ms=self.runtime.now_ns() / 1e6,
             is_read_only=is_read_only,
+            searches=self.searches,
         )
 
 

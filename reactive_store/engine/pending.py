@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from bisect import bisect_left, insort
 from collections import deque
+from collections.abc import Iterator
 
 from reactive_store.engine.reads import CommitChanges, IndexName
 from reactive_store.persistence.contract import Row
@@ -83,6 +84,9 @@ class PendingCommits:
 
     def __bool__(self) -> bool:
         return bool(self._commits)
+
+    def __iter__(self) -> Iterator[CommitChanges]:
+        return iter(self._commits)
 
     def add(self, commit: CommitChanges) -> None:
         """Overlay an accepted commit."""

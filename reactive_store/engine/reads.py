@@ -13,10 +13,12 @@ Source: docs/architecture.md, "The idea" and "One live query".
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 from reactive_store.engine.interval import Interval
+from reactive_store.engine.search_terms import SearchEntry
 from reactive_store.persistence.contract import Row
 from reactive_store.values.document import Document
 
@@ -28,6 +30,7 @@ __all__ = [
     "Predicate",
     "Read",
     "ReadSet",
+    "SearchChange",
     "passes",
     "touches",
 ]
@@ -55,10 +58,36 @@ class KeyChange(NamedTuple):
     new: bytes | None
 
 
+class SearchChange:
+    """What a document was to a search index before a commit, and is after it.
+
+    Its keys there are its words; a search reads the words it asks for. Ranks also depend on how
+    many documents there are and how many have a word, in rounded numbers: where a commit moves one
+    of those, `moved` names it (`engine.search_ranking`), whatever document did it.
+    """
+
+    __slots__ = ("fields", "index_name", "marked_by", "moved", "new", "old")
+
+    def __init__(
+        self,
+        index_name: IndexName,
+        fields: tuple[str, tuple[str, ...]],
+        old: SearchEntry | None,
+        new: SearchEntry | None,
+    ) -> None:
+        self.index_name = index_name
+        self.fields = fields  # the search field and the filter fields
+        self.old = old
+        self.new = new
+        # Both set when the commit is accepted; the latter to whoever counts it as not yet durable.
+        self.moved: list[bytes] = []
+        self.marked_by: object = None
+
+
 class DocumentChange:
     """One document's change in a commit, with its keys in every index of the table."""
 
-    __slots__ = ("_new", "_old", "id", "keys", "new", "old", "table")
+    __slots__ = ("_new", "_old", "id", "keys", "new", "old", "searches", "table")
 
     def __init__(
         self,
@@ -67,12 +96,14 @@ class DocumentChange:
         old: Row | None,
         new: Row | None,
         keys: tuple[KeyChange, ...],
+        searches: tuple[SearchChange, ...] = (),
     ) -> None:
         self.table = table
         self.id = id
         self.old = old
         self.new = new
         self.keys = keys
+        self.searches = searches  # one for each search index of the table
         # Decoded views for predicates, made when the first one asks and then shared by all.
         self._old: Document | None = None
         self._new: Document | None = None
@@ -169,4 +200,32 @@ def touches(reads: ReadSet, commit: CommitChanges) -> DocumentChange | None:
                     and passes(predicate, change.new_document)
                 ):
                     return change
+        if change.searches and _touches_search(reads, change):
+            return change
     return None
+
+
+def _touches_search(reads: ReadSet, change: DocumentChange) -> bool:
+    for search in change.searches:
+        for interval, _, predicate in reads.of(search.index_name):
+            old, new = search.old, search.new
+            if (
+                old is not None
+                and _any_within(old.keys, interval)
+                and passes(predicate, change.old_document)
+            ):
+                return True
+            if (
+                new is not None
+                and _any_within(new.keys, interval)
+                and passes(predicate, change.new_document)
+            ):
+                return True
+            if any(map(interval.contains, search.moved)):
+                return True
+    return False
+
+
+def _any_within(keys: list[bytes], interval: Interval) -> bool:
+    position = bisect_left(keys, interval.start)
+    return position < len(keys) and (interval.end is None or keys[position] < interval.end)

@@ -70,10 +70,13 @@ async def apply_schema(database: Database, schema: Schema) -> None:
                 _LOG.info("a table of the new schema came into being meanwhile; once more")
         except BaseException:
             await change.undo()
+            database.searches.settle()
             raise
         finally:
             committer.observer = None
     change.switch_validators()
+    await database.vectors.declare(schema)
+    database.searches.settle()
 
 
 @dataclass
@@ -108,12 +111,17 @@ class _SchemaChange:
         Nothing happens when it is enforced already: new definitions make running mutations repeat.
         """
         committer = self.database.committer
-        validators = self.validators
+        validators, definitions = self.validators, self.schema.tables
         if any(
-            not table.is_system and table.validator != validators.get(name)
+            not table.is_system
+            and (
+                table.validator != validators.get(name)
+                or table.with_definition(definitions.get(name)) is not table
+            )
             for name, table in committer.catalog.tables.items()
         ):
-            committer.replace_catalog(committer.catalog.with_validators(validators))
+            catalog = committer.catalog.with_validators(validators)
+            committer.replace_catalog(catalog.with_definitions(definitions))
 
     async def attempt(self) -> bool:
         """Go through all steps. False: a table appeared that has to go through them too.
@@ -180,6 +188,11 @@ class _SchemaChange:
                 database.committer, database.persistence, database.runtime, table, index
             )
             _LOG.info("index built table=%s index=%s entries=%d", table_name, index.name, added)
+        for name, definition in sorted(self.schema.tables.items()):
+            existing = database.catalog.tables.get(name)
+            for search in definition.search_indexes.values():
+                if existing is not None and not search.staged:
+                    await database.searches.build(existing, search)
 
     async def undo(self) -> None:
         """Take back what `prepare` put there. Should that fail too, the next change does it."""
@@ -258,10 +271,12 @@ class _SchemaChange:
         )
         for name, definition in existing.items():
             self._stage_service(transaction, name, definition)
-        for name, definition in self.schema.tables.items():
+        for name, definition in sorted(self.schema.tables.items()):  # so they get their numbers
             if name not in existing:
                 _stage_new_table(transaction, name, definition)
-        transaction.catalog = transaction.catalog.with_validators(self.validators)
+        transaction.catalog = transaction.catalog.with_validators(
+            self.validators
+        ).with_definitions(self.schema.tables)
         row = transaction.scan(SCHEMAS, BY_CREATION_TIME, EVERYTHING).next()
         assert row is not None
         transaction.patch(SCHEMAS, row.id, {"schema": self.text})

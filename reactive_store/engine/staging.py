@@ -14,7 +14,8 @@ from itertools import repeat
 from typing import NamedTuple
 
 from reactive_store.engine.catalog import Table
-from reactive_store.engine.reads import DocumentChange, IndexName, KeyChange
+from reactive_store.engine.reads import DocumentChange, IndexName, KeyChange, SearchChange
+from reactive_store.engine.search_terms import SearchEntry
 from reactive_store.persistence.contract import Row
 
 __all__ = ["StagedDocument", "Staging"]
@@ -32,6 +33,9 @@ class StagedDocument(NamedTuple):
     before_keys: tuple[bytes, ...]
     after: Row | None  # None: deleted
     after_keys: tuple[bytes, ...]
+    # In the order of `table.search_indexes`; empty when the version does not exist.
+    before_entries: tuple[SearchEntry | None, ...] = ()
+    after_entries: tuple[SearchEntry | None, ...] = ()
 
     def change(self, after: Row | None) -> DocumentChange:
         """The document's change, as a commit records it; `after` carries the commit's timestamp."""
@@ -39,7 +43,15 @@ class StagedDocument(NamedTuple):
         old = repeat(None) if before is None else (id, *self.before_keys)
         new = repeat(None) if after is None else (id, *self.after_keys)
         keys = tuple(map(KeyChange, table.index_names, old, new))
-        return DocumentChange(table.name, id, before, after, keys)
+        if not table.search_indexes:
+            return DocumentChange(table.name, id, before, after, keys)
+        return DocumentChange(table.name, id, before, after, keys, self._searches(after))
+
+    def _searches(self, after: Row | None) -> tuple[SearchChange, ...]:
+        before_entries = repeat(None) if self.before is None else self.before_entries
+        after_entries = repeat(None) if after is None else self.after_entries
+        names, fields = self.table.search_names, self.table.search_fields
+        return tuple(map(SearchChange, names, fields, before_entries, after_entries))
 
 
 class _Overlay:

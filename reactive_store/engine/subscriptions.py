@@ -98,6 +98,19 @@ class Subscriptions:
                     _collect(of_index, old, change, found, is_old=True)
                 if new is not None:
                     _collect(of_index, new, change, found, is_old=False)
+            for search in change.searches:
+                of_index = self._maps.get(search.index_name)
+                if of_index is None:
+                    continue
+                if search.old is not None:
+                    for key in search.old.counts:
+                        _collect(of_index, key, change, found, is_old=True)
+                if search.new is not None:
+                    for key in search.new.counts:
+                        _collect(of_index, key, change, found, is_old=False)
+                for key in search.moved:
+                    for subscription, _ in of_index.stab(key):
+                        found[subscription] = None
         return list(found)
 
     def publish(self, commit: CommitChanges) -> int:

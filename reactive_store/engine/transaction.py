@@ -14,8 +14,9 @@ Source: docs/reference/limits.md for the bounds; the texts are Convex's, clients
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Awaitable, Mapping
 from dataclasses import dataclass
+from itertools import repeat
 from typing import Any, Protocol
 
 from reactive_store.engine.catalog import (
@@ -27,9 +28,11 @@ from reactive_store.engine.catalog import (
     index_document,
     table_document,
 )
-from reactive_store.engine.interval import Interval, after
+from reactive_store.engine.interval import EVERYTHING, Interval, after
 from reactive_store.engine.range_index import BY_CREATION_TIME, BY_ID, IndexState, RangeIndex
 from reactive_store.engine.reads import IndexName, Predicate, Read, ReadSet
+from reactive_store.engine.search_scan import Searches, SearchQuestion, SearchScan
+from reactive_store.engine.search_terms import SearchEntry
 from reactive_store.engine.snapshot import MergedPage, Snapshot, merge_overlay
 from reactive_store.engine.staging import StagedDocument, Staging
 from reactive_store.errors import BadRequest
@@ -39,7 +42,7 @@ from reactive_store.values.ids import encode_id
 from reactive_store.values.names import check_identifier
 from reactive_store.values.order import encode_key
 from reactive_store.values.render import render
-from reactive_store.values.size import check_document, check_document_size
+from reactive_store.values.size import check_document, check_document_size, format_size
 from reactive_store.values.value import Id, Unset, Value
 from reactive_store.values.wire import encode_normalized, loads
 
@@ -73,6 +76,8 @@ class Usage:
     read_bytes: int = 0
     written_documents: int = 0
     written_bytes: int = 0
+    scheduled_functions: int = 0
+    scheduled_bytes: int = 0  # of their arguments
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +88,8 @@ class Savepoint:
     catalog: Catalog
     written_documents: int
     written_bytes: int
+    scheduled_functions: int
+    scheduled_bytes: int
 
 
 class Transaction:
@@ -96,6 +103,7 @@ class Transaction:
         "_ids",
         "_open_scans",
         "_reads",
+        "_searches",
         "_snapshot",
         "begin_ts",
         "catalog",
@@ -116,7 +124,9 @@ class Transaction:
         ids: IdSource,
         now_ms: float,
         is_read_only: bool,
+        searches: Searches | None = None,
     ) -> None:
+        self._searches = searches
         self._snapshot = snapshot
         self._ids = ids
         self._reads = ReadSet()
@@ -129,6 +139,22 @@ class Transaction:
         self.is_read_only = is_read_only
         self.staging = Staging()
         self.usage = Usage()
+
+    def without_writes(self) -> Transaction:
+        """The same instant as it was before this transaction wrote anything.
+
+        What is read there is not remembered here, so it cannot conflict; it counts for the limits.
+        """
+        before = Transaction(
+            self._snapshot,
+            self.catalog_at_begin,
+            limits=self.limits,
+            ids=self._ids,
+            now_ms=self.now_ms,
+            is_read_only=True,
+        )
+        before.usage = self.usage
+        return before
 
     # Names and definitions.
 
@@ -145,6 +171,9 @@ class Transaction:
 
         Raises   BadRequest[IndexNotFoundError, IndexBackfillingError, IndexStagedError]
         """
+        if table.startswith("_") and index not in (BY_ID, BY_CREATION_TIME):
+            # Other indexes of system tables are for the loops that keep them.
+            raise BadRequest(f"Index {table}.{index} not found.", code="IndexNotFoundError")
         found = self.catalog.index_for_query(table, index)
         return () if found is None else found.fields
 
@@ -212,6 +241,40 @@ class Transaction:
         self._open_scans.add(scan)
         self._check_intervals()
         return scan
+
+    def wait_for_search(self, table: str, index: str) -> Awaitable[None] | None:
+        """What to await before `search`; None: nothing. An index is built when the process starts.
+
+        Raises   BadRequest[IndexNotFoundError, NotSearchIndexError, IndexStagedError];
+                 OutOfRetention for an index that has been replaced
+        """
+        definition = self.catalog.search_index_for_query(table, index)
+        assert self._searches is not None
+        return self._searches.wait_ready(table, definition)
+
+    def search(
+        self, table: str, index: str, question: SearchQuestion, interval: Interval = EVERYTHING
+    ) -> SearchScan:
+        """Walk through the documents that answer a search, best first, own writes included.
+
+        Shapes   interval: of the keys of ranks; what lies outside is passed over
+        Cost     as `SearchIndexes.search`, and a point read for each row
+        Raises   as `wait_for_search`; OutOfRetention; BadRequest[TooManyReads]
+        """
+        definition = self.catalog.search_index_for_query(table, index)
+        assert self._searches is not None
+        found = self._searches.search(table, definition, question, self.begin_ts, self.staging)
+        for read in found.reads:
+            self._reads.add((table, index), read)
+        self._check_intervals()
+
+        def fetch(id: bytes) -> Row:
+            row = self._peek(table, id)
+            assert row is not None, "the index has a document that the snapshot has not"
+            self._count_read(row)
+            return row
+
+        return SearchScan(found.matches, self.limits.search_results, fetch, interval)
 
     def _peek(self, table: str, id: bytes) -> Row | None:
         staged = self.staging.get(table, id)
@@ -371,6 +434,8 @@ class Transaction:
             self.catalog,
             self.usage.written_documents,
             self.usage.written_bytes,
+            self.usage.scheduled_functions,
+            self.usage.scheduled_bytes,
         )
 
     def rollback(self, savepoint: Savepoint) -> None:
@@ -379,6 +444,8 @@ class Transaction:
         self.catalog = savepoint.catalog
         self.usage.written_documents = savepoint.written_documents
         self.usage.written_bytes = savepoint.written_bytes
+        self.usage.scheduled_functions = savepoint.scheduled_functions
+        self.usage.scheduled_bytes = savepoint.scheduled_bytes
 
     def base_creation_time(self) -> float:
         """What a document inserted first would get: the later of the snapshot and the clock."""
@@ -432,7 +499,9 @@ class Transaction:
         document: dict[str, Value] = dict(
             sorted({**fields, "_id": document_id, "_creationTime": created}.items())
         )
-        size = check_document(document, self.limits)
+        # Documents of ours hold the app's values deeper than the app's own may lie.
+        is_system = table.is_system
+        size = 0 if is_system else check_document(document, self.limits)
         encoded = encode_normalized(document)
         if stored is not None and encoded == stored[0].value:
             return  # nothing changes: no write, no schema check, nothing is touched
@@ -445,7 +514,7 @@ class Transaction:
                     f"does not match the schema: {error.message}",
                     code="SchemaEnforcementError",
                 ) from error
-        if not table.is_system:
+        if not is_system:
             if size > self.limits.document_bytes:
                 check_document_size(document, self.limits)  # raises, with the text
             self._count_write(size)
@@ -473,7 +542,22 @@ class Transaction:
             assert current_fields is not None
             before, before_keys = current, _keys(table, current_fields, id)
         after_keys = () if after_fields is None else _keys(table, after_fields, id)
-        self.staging.put(StagedDocument(table, id, before, before_keys, after_row, after_keys))
+        if not table.search_indexes:
+            self.staging.put(StagedDocument(table, id, before, before_keys, after_row, after_keys))
+            return
+        if staged is not None:
+            known, before_entries = staged.after_entries, staged.before_entries
+        else:
+            known = () if current_fields is None else _entries(table, current_fields)
+            before_entries = known
+        entries = (
+            () if after_fields is None else _entries(table, after_fields, current_fields, known)
+        )
+        self.staging.put(
+            StagedDocument(
+                table, id, before, before_keys, after_row, after_keys, before_entries, entries
+            )
+        )
 
     def _count_write(self, size: int) -> None:
         usage, limits = self.usage, self.limits
@@ -488,7 +572,7 @@ class Transaction:
         if usage.written_bytes > limits.written_bytes:
             raise BadRequest(
                 "Too many bytes written in a single function execution "
-                f"(limit: {limits.written_bytes // (1024 * 1024)} MiB)",
+                f"(limit: {format_size(limits.written_bytes)})",
                 code="TooManyBytesWritten",
             )
 
@@ -497,6 +581,22 @@ def _keys(table: Table, fields: Mapping[str, Value], id: bytes) -> tuple[bytes, 
     created = fields["_creationTime"]
     suffix = encode_key(created) + id
     return tuple([encoder(fields) + suffix for _, encoder in table.encoders])
+
+
+def _entries(
+    table: Table,
+    fields: Mapping[str, Value],
+    known_fields: Mapping[str, Value] | None = None,
+    known: tuple[SearchEntry | None, ...] = (),
+) -> tuple[SearchEntry | None, ...]:
+    """What a version is to the table's search indexes, given what another one is."""
+    makers = table.entry_makers
+    return tuple(
+        [
+            make(fields, known_fields, entry)
+            for make, entry in zip(makers, known or repeat(None), strict=False)
+        ]
+    )
 
 
 class Scan:

@@ -15,6 +15,7 @@ from reactive_store.engine.reads import CommitChanges, DocumentChange, ReadSet, 
 
 __all__ = ["WriteLog"]
 
+_TERM_BYTES = 120  # of each word a search index counts in a version
 _CHANGE_BYTES = 600  # what a change holds besides the document's versions: keys, records
 
 
@@ -80,4 +81,9 @@ def _size_of(commit: CommitChanges) -> int:
             size += len(change.old.value)
         if change.new is not None:
             size += len(change.new.value)
+        for search in change.searches:
+            for entry in {search.old, search.new}:
+                if entry is not None:
+                    size += _TERM_BYTES * len(entry.counts)
+            size += _TERM_BYTES * len(search.moved)
     return size

@@ -29,7 +29,7 @@ from pydantic.errors import PydanticSchemaGenerationError, PydanticUserError
 from pydantic.fields import FieldInfo
 
 from reactive_store.errors import BadRequest
-from reactive_store.functions.pagination import Page
+from reactive_store.functions.pagination import Page, PaginationFields, PaginationOpts
 from reactive_store.schema.validators import (
     ArrayValidator,
     IdValidator,
@@ -249,6 +249,8 @@ def _read(hint: Any, within: tuple[type, ...]) -> Reading:
 def _read_class(hint: type, within: tuple[type, ...]) -> Reading:
     if typing.is_typeddict(hint):
         return _read_typed_dict(hint, within)
+    if hint is PaginationOpts:
+        return Reading(_read_typed_dict(PaginationFields, within).validator, PaginationOpts)
     if issubclass(hint, BaseModel):
         return _read_model(hint, within)
     if dataclasses.is_dataclass(hint):

@@ -13,7 +13,7 @@ from typing import Any
 
 from reactive_store.auth.providers import AuthProvider
 from reactive_store.functions.crons import Crons
-from reactive_store.functions.definitions import FunctionDef
+from reactive_store.functions.definitions import FunctionDef, FunctionKind
 from reactive_store.functions.names import display_path, is_private, split_path, to_wire
 from reactive_store.functions.references import resolve
 from reactive_store.functions.router import HttpRouter
@@ -90,9 +90,25 @@ class App:
 
         Shapes   identifier `dir/module.js:function`, functionType, visibility {kind}, args and
                  returns in the validators' export form. What a return annotation promises counts
-                 where no `returns=` says more
+                 where no `returns=` says more. Then one entry per HTTP route: functionType
+                 HttpAction, method, path
         """
-        return [_describe(path, function) for path, function in sorted(self.functions.items())]
+        routes = [] if self.http is None else self.http.routes()
+        return [
+            *(
+                _describe(path, function)
+                for path, function in sorted(self.functions.items())
+                if function.kind is not FunctionKind.HTTP_ACTION
+            ),
+            *(
+                {
+                    "functionType": FunctionKind.HTTP_ACTION.value,
+                    "method": route.method,
+                    "path": route.path,
+                }
+                for route in routes
+            ),
+        ]
 
     def close(self) -> None:
         """Forget the app's modules. Functions that still run may finish."""

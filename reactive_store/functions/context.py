@@ -8,26 +8,41 @@ Source: docs/reference/api.md (the contract of the public API).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from inspect import get_annotations
 from random import Random
-from typing import TYPE_CHECKING, Any, NoReturn, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, Protocol, Self
 
 from reactive_store.auth.identity import Identity
 from reactive_store.functions.db import DatabaseReader, DatabaseWriter
+from reactive_store.functions.metadata import CallOptions, Metadata
 from reactive_store.functions.scheduler import Scheduler
-from reactive_store.functions.storage import Storage
+from reactive_store.functions.storage import (
+    StorageActionWriter,
+    StorageReader,
+    StorageWriter,
+)
+from reactive_store.functions.vector_search import (
+    VectorFilter,
+    VectorFilterBuilder,
+    VectorResult,
+)
 
-__all__ = ["ActionCtx", "Auth", "Calls", "MutationCtx", "QueryCtx"]
+__all__ = ["ActionCalls", "ActionCtx", "Auth", "Calls", "MutationCtx", "QueryCtx"]
 
 
 class Calls(Protocol):
     """Nested calls, as the runner offers them to one context."""
 
-    async def run_query(self, reference: object, args: Mapping[str, Any]) -> Any:
+    async def run_query(
+        self, reference: object, args: Mapping[str, Any], options: CallOptions | None = None
+    ) -> Any:
         """Run a query."""
         ...
 
-    async def run_mutation(self, reference: object, args: Mapping[str, Any]) -> Any:
+    async def run_mutation(
+        self, reference: object, args: Mapping[str, Any], options: CallOptions | None = None
+    ) -> Any:
         """Run a mutation."""
         ...
 
@@ -39,8 +54,27 @@ class Calls(Protocol):
         """What `ctx.scheduler` is."""
         ...
 
-    def storage(self) -> Storage:
-        """What `ctx.storage` is."""
+    def storage(self) -> Any:
+        """What `ctx.storage` is, as much of it as this kind of function has."""
+        ...
+
+    def meta(self) -> Metadata:
+        """What `ctx.meta` is."""
+        ...
+
+
+class ActionCalls(Calls, Protocol):
+    """What the runner offers to an action besides."""
+
+    async def vector_search(
+        self,
+        table: str,
+        index: str,
+        vector: Sequence[float],
+        limit: int,
+        filter: Callable[[VectorFilterBuilder], VectorFilter] | None,
+    ) -> list[VectorResult]:
+        """Search a vector index."""
         ...
 
 
@@ -64,7 +98,7 @@ _NOT_HERE = {
 
 def _missing(context: object, name: str) -> NoReturn:
     """Say why a context has no such part, where the reason is a rule."""
-    kind = type(context).__name__.removesuffix("Ctx")
+    kind = _kind(type(context)).__name__.removesuffix("Ctx")
     raise AttributeError(
         _NOT_HERE.get((kind, name))
         or f"{type(context).__name__!r} object has no attribute {name!r}",
@@ -73,7 +107,90 @@ def _missing(context: object, name: str) -> NoReturn:
     )
 
 
-class QueryCtx:
+def _check_options(options: object) -> None:
+    if not isinstance(options, CallOptions):
+        raise TypeError(
+            f"{options!r} is given in the place of options: pass arguments by name, "
+            "`ctx.run_query(reference, name=value)`"
+        )
+
+
+def _kind(context: type) -> type:
+    """Which of the contexts below a class is, or was derived from."""
+    return next((each for each in context.__mro__ if each.__module__ == __name__), context)
+
+
+class _Places(NamedTuple):
+    """Where a class of contexts keeps what belongs to one."""
+
+    slots: tuple[str, ...]  # inherited ones included
+    parts: frozenset[str]  # the public ones of these, and what the class only annotates
+
+    @classmethod
+    def of(cls, context: type) -> _Places:
+        """Those of a class. Kept in the class itself: an app that is reloaded takes them along."""
+        known: _Places | None = context.__dict__.get("_places")
+        if known is None:
+            slots: list[str] = []
+            annotated: set[str] = set()
+            for each in context.__mro__:
+                own = each.__dict__.get("__slots__", ())
+                slots += (own,) if isinstance(own, str) else own
+                annotated.update(get_annotations(each))
+            public = {name for name in annotated.union(slots) if not name.startswith("_")}
+            known = _Places(tuple(slots), frozenset(public))
+            type.__setattr__(context, "_places", known)
+        return known
+
+
+class _Extensible:
+    """How an app makes contexts of its own: other parts in the old places, or further ones."""
+
+    __slots__ = ()
+
+    @classmethod
+    def extend(cls, ctx: _Extensible, /, **parts: Any) -> Self:
+        """A context of this class for the same call as `ctx`, with further parts.
+
+        Shapes   cls: a class derived from QueryCtx, MutationCtx or ActionCtx that declares what it
+                 adds (`user: Document`); parts: each of these, and what is to be replaced
+        Cost     about 5 µs
+        Raises   TypeError for a part that is missing, or that the class does not declare
+        """
+        kind = _kind(cls)
+        if not isinstance(ctx, kind):
+            raise TypeError(
+                f"{cls.__name__} is a {kind.__name__}, which cannot be made of a "
+                f"{type(ctx).__name__}: derive it from {_kind(type(ctx)).__name__}"
+            )
+        places = _Places.of(cls)
+        if not places.parts.issuperset(parts):
+            name = next(name for name in parts if name not in places.parts)
+            raise TypeError(
+                f"{cls.__name__} has no part {name!r}: declare it in the class, `{name}: SomeType`"
+            )
+        old = {name: getattr(ctx, name) for name in _Places.of(type(ctx)).slots}
+        if type(ctx).__dictoffset__:
+            old |= ctx.__dict__
+        new = cls.__new__(cls)
+        for name, part in {**old, **parts}.items():
+            if cls.__dictoffset__ or name in places.slots:
+                object.__setattr__(new, name, part)
+        for name in places.parts:
+            if not hasattr(new, name):
+                raise TypeError(f"{cls.__name__} needs {name!r}: pass `{name}=` to extend()")
+        return new
+
+    def replace(self, **parts: Any) -> Self:
+        """The same context with some parts replaced, say its `db`.
+
+        Cost     about 5 µs
+        Raises   TypeError for a part the class does not declare
+        """
+        return type(self).extend(self, **parts)
+
+
+class QueryCtx(_Extensible):
     """The context of a query: reads at one instant."""
 
     __slots__ = ("_calls", "_make_random", "_random", "auth", "db", "env", "now")
@@ -104,18 +221,28 @@ class QueryCtx:
         return self._random
 
     @property
-    def storage(self) -> Storage:
+    def storage(self) -> StorageReader:
         """Stored files: their metadata and their URLs."""
-        return self._calls.storage()
+        found: StorageReader = self._calls.storage()
+        return found
 
     if not TYPE_CHECKING:  # a checker must go on refusing unknown attributes
 
         def __getattr__(self, name: str) -> NoReturn:
             _missing(self, name)
 
-    async def run_query(self, reference: object, /, **args: Any) -> Any:
+    @property
+    def meta(self) -> Metadata:
+        """About this call: the function, what its transaction has used, the deployment."""
+        return self._calls.meta()
+
+    async def run_query(
+        self, reference: object, options: CallOptions | None = None, /, **args: Any
+    ) -> Any:
         """Run another query on the same snapshot; its exception is raised here."""
-        return await self._calls.run_query(reference, args)
+        if options is not None:
+            _check_options(options)
+        return await self._calls.run_query(reference, args, options)
 
 
 class MutationCtx(QueryCtx):
@@ -126,20 +253,30 @@ class MutationCtx(QueryCtx):
     db: DatabaseWriter
 
     @property
+    def storage(self) -> StorageWriter:
+        """Stored files: also upload addresses and deletion, as part of the transaction."""
+        found: StorageWriter = self._calls.storage()
+        return found
+
+    @property
     def scheduler(self) -> Scheduler:
         """Functions that run later."""
         return self._calls.scheduler()
 
-    async def run_mutation(self, reference: object, /, **args: Any) -> Any:
+    async def run_mutation(
+        self, reference: object, options: CallOptions | None = None, /, **args: Any
+    ) -> Any:
         """Run another mutation inside this transaction.
 
         Its exception is raised here. What it wrote is undone first, so catching the exception and
         going on keeps only what this mutation wrote itself.
         """
-        return await self._calls.run_mutation(reference, args)
+        if options is not None:
+            _check_options(options)
+        return await self._calls.run_mutation(reference, args, options)
 
 
-class ActionCtx:
+class ActionCtx(_Extensible):
     """The context of an action: anything goes, but data only through queries and mutations."""
 
     __slots__ = ("_calls", "_clock", "_make_random", "_random", "auth", "env")
@@ -151,7 +288,7 @@ class ActionCtx:
         env: Mapping[str, str],
         clock: Clock,
         make_random: Callable[[], Random],
-        calls: Calls,
+        calls: ActionCalls,
     ) -> None:
         self.auth = auth
         self.env = env
@@ -178,14 +315,20 @@ class ActionCtx:
         return self._clock.now_ns() / 1e6
 
     @property
-    def storage(self) -> Storage:
-        """Stored files: their metadata and their URLs."""
-        return self._calls.storage()
+    def storage(self) -> StorageActionWriter:
+        """Stored files: also their bytes, in and out."""
+        found: StorageActionWriter = self._calls.storage()
+        return found
 
     @property
     def scheduler(self) -> Scheduler:
         """Functions that run later."""
         return self._calls.scheduler()
+
+    @property
+    def meta(self) -> Metadata:
+        """About this call: the function, the deployment, the request it came with."""
+        return self._calls.meta()
 
     async def run_query(self, reference: object, /, **args: Any) -> Any:
         """Run a query at the newest snapshot."""
@@ -198,6 +341,27 @@ class ActionCtx:
     async def run_action(self, reference: object, /, **args: Any) -> Any:
         """Run another action."""
         return await self._calls.run_action(reference, args)
+
+    async def vector_search(
+        self,
+        table: str,
+        index: str,
+        /,
+        *,
+        vector: Sequence[float],
+        limit: int = 10,
+        filter: Callable[[VectorFilterBuilder], VectorFilter] | None = None,
+    ) -> list[VectorResult]:
+        """The ids of the documents nearest to a vector by cosine, best first, with their scores.
+
+        It sees everything that is committed by now.
+
+        Shapes   vector: as many numbers as the index has dimensions; limit: 1 to 256;
+                 filter: `lambda f: f.eq("field", x)` or `lambda f: f.or_(f.eq(…), f.eq(…))`
+        Cost     docs/performance.md; a scan is done in another thread
+        Raises   BadRequest with the rule that was broken
+        """
+        return await self._calls.vector_search(table, index, vector, limit, filter)
 
 
 class Clock(Protocol):

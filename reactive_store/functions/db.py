@@ -14,7 +14,8 @@ import binascii
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Awaitable, Callable, Mapping
 from functools import lru_cache
-from typing import Any, Final, overload
+from types import TracebackType
+from typing import Any, Final, Self, overload
 
 from reactive_store.engine.transaction import Transaction
 from reactive_store.errors import BadRequest
@@ -26,7 +27,7 @@ from reactive_store.values.names import check_identifier
 from reactive_store.values.render import render
 from reactive_store.values.value import UNSET, Id, Int64, normalize, normalize_patch
 
-__all__ = ["DatabaseReader", "DatabaseWriter", "SystemReader"]
+__all__ = ["DatabaseReader", "DatabaseWriter", "SavepointBlock", "SystemReader"]
 
 _VISIBLE_SYSTEM_TABLES: Final = frozenset(("_storage", "_scheduled_functions"))
 _READ_ONLY: Final = "System tables (prefixed with `_`) are read-only."
@@ -145,6 +146,17 @@ class DatabaseReader(_TableReader):
     ) -> None:
         super().__init__(ReadScope(tx, pause, cursors, journal))
 
+    @classmethod
+    def over(cls, db: DatabaseReader, /) -> Self:
+        """One of a derived class that belongs to the same call as `db`.
+
+        A class derived from this one may change what its methods do; `over` is how one is made. It
+        usually keeps `db` and passes on to it.
+        """
+        layer = cls.__new__(cls)
+        layer._scope = db._scope
+        return layer
+
     @property
     def system(self) -> SystemReader:
         """The same for the system tables `_storage` and `_scheduled_functions`."""
@@ -261,6 +273,13 @@ class DatabaseWriter(DatabaseReader):
         _check_writable(name)
         self._scope.tx.delete(name, internal_id)
 
+    def savepoint(self) -> SavepointBlock:
+        """`with ctx.db.savepoint(): …` undoes what was written inside when an exception leaves it.
+
+        Reads stay reads. What other tasks of the same call wrote meanwhile is undone as well.
+        """
+        return SavepointBlock(self._scope.tx)
+
     def _target(self, method: str, table: Any, text: Any) -> tuple[str, bytes]:
         if isinstance(table, str) and table.startswith("_"):
             raise _system_table_error(_READ_ONLY)
@@ -274,6 +293,27 @@ class DatabaseWriter(DatabaseReader):
         if table is not None and table != name:
             raise _wrong_table(path, table, name)
         return name, internal_id
+
+
+class SavepointBlock:
+    """A block of code that writes everything or nothing. Made by `DatabaseWriter.savepoint`."""
+
+    __slots__ = ("_savepoint", "_tx")
+
+    def __init__(self, tx: Transaction) -> None:
+        self._tx = tx
+
+    def __enter__(self) -> None:
+        self._savepoint = self._tx.savepoint()
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if kind is not None:
+            self._tx.rollback(self._savepoint)
 
 
 class _Argument:

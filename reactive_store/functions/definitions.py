@@ -29,7 +29,6 @@ from typing import (
     Final,
     Generic,
     Literal,
-    NoReturn,
     ParamSpec,
     Self,
     TypeVar,
@@ -120,7 +119,7 @@ class _Plan:
 
 
 class FunctionDef:
-    """A query, mutation or action of an app. Made by the decorators; immutable."""
+    """A query, mutation, action or HTTP action of an app. Made by the decorators; immutable."""
 
     kind: FunctionKind
     visibility: Visibility
@@ -220,7 +219,11 @@ class FunctionDef:
             ) from error
 
     def _complete(self) -> _Plan:
-        plan = self.__dict__["_plan"] = _make_plan(self._source, self._args_spec)
+        if self.kind is FunctionKind.HTTP_ACTION:
+            plan = _request_plan(self._source)
+        else:
+            plan = _make_plan(self._source, self._args_spec)
+        self.__dict__["_plan"] = plan
         return plan
 
     def canonical_args(self, args: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -293,11 +296,11 @@ class FunctionDecorator(Generic[C]):
     Raises   BadRequest[InvalidFunction] naming file, line and remedy
     """
 
-    __slots__ = ("_kind", "_visibility")
+    __slots__ = ("kind", "visibility")
 
     def __init__(self, kind: FunctionKind, visibility: Visibility) -> None:
-        self._kind = kind
-        self._visibility: Visibility = visibility
+        self.kind = kind
+        self.visibility: Visibility = visibility
 
     @overload
     def __call__(
@@ -320,14 +323,22 @@ class FunctionDecorator(Generic[C]):
         returns: ReturnsSpec | None = None,
     ) -> Any:
         def decorate(handler: Any) -> CallableFunction[..., Any]:
-            return CallableFunction(
-                self._kind, self._visibility, handler, args=args, returns=returns
-            )
+            return self.define(handler, args=args, returns=returns)
 
         return decorate if handler is None else decorate(handler)
 
+    def define(
+        self,
+        handler: Callable[..., Coroutine[Any, Any, R]],
+        *,
+        args: ArgsSpec | None,
+        returns: ReturnsSpec | None,
+    ) -> CallableFunction[..., R]:
+        """What decorating comes to. A derived decorator puts its own handler in between here."""
+        return CallableFunction(self.kind, self.visibility, handler, args=args, returns=returns)
+
     def __repr__(self) -> str:
-        return f"<decorator {self._visibility} {self._kind.value}>"
+        return f"<decorator {self.visibility} {self.kind.value}>"
 
 
 query: Final = FunctionDecorator[QueryCtx](FunctionKind.QUERY, "public")
@@ -335,15 +346,17 @@ mutation: Final = FunctionDecorator[MutationCtx](FunctionKind.MUTATION, "public"
 action: Final = FunctionDecorator[ActionCtx](FunctionKind.ACTION, "public")
 
 
-def http_action(handler: Callable[..., Any]) -> NoReturn:
-    """A handler of HTTP requests. Not part of this release: it refuses, with file and line.
+def http_action(
+    handler: Callable[[ActionCtx, Any], Coroutine[Any, Any, R]], /
+) -> CallableFunction[[Any], R]:
+    """A handler of HTTP requests: `async def handler(ctx, request) -> Response`.
 
-    Raises   BadRequest[InvalidFunction]
+    Routes lead to it (`http.route(…, handler=…)`); it cannot be called by name. Routes take plain
+    handlers too: the decorator is for handlers that stand in other modules than http.py.
+
+    Raises   BadRequest[InvalidFunction] naming file, line and remedy
     """
-    raise _Handler(handler).refused(
-        "HTTP actions are not part of this release; remove it, or serve the route from an "
-        "application of yours that mounts `reactive_store.asgi.create_app`"
-    )
+    return CallableFunction(FunctionKind.HTTP_ACTION, "public", handler)
 
 
 internal_query: Final = FunctionDecorator[QueryCtx](FunctionKind.QUERY, "internal")
@@ -534,6 +547,17 @@ def _make_plan(source: _Handler, args: Any) -> _Plan:
     if args is not None or source.takes_rest:
         return _unchecked_plan(source)
     return _annotated_plan(source)
+
+
+def _request_plan(source: _Handler) -> _Plan:
+    """An HTTP action has one argument, the request, which nothing checks."""
+    count = len(source.parameters)
+    if count == 0 or any(not each.has_default for each in source.parameters[1:]):
+        raise source.refused(
+            f"`{source.name}` handles HTTP requests: it takes the ctx and the request, "
+            f"`async def {source.name}(ctx, request)`"
+        )
+    return _Plan(v.any(), {}, (), (), True, True)
 
 
 def _annotated_plan(source: _Handler) -> _Plan:

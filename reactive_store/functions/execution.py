@@ -13,34 +13,39 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from random import Random
-from typing import Any
+from typing import Any, TypeVar
 
 from reactive_store.auth.identity import Caller, Identity
-from reactive_store.engine.transaction import Transaction
+from reactive_store.engine.transaction import Transaction, Usage
 from reactive_store.errors import BadRequest
 from reactive_store.functions.app import App
 from reactive_store.functions.context import MutationCtx, QueryCtx
 from reactive_store.functions.db import DatabaseReader, DatabaseWriter
 from reactive_store.functions.definitions import FunctionDef, FunctionKind
-from reactive_store.functions.environment import Environment
+from reactive_store.functions.environment import BuiltInVariables, Environment
 from reactive_store.functions.logs import LogLines
+from reactive_store.functions.metadata import CallOptions, Metadata, narrowed
 from reactive_store.functions.metering import Metered, Watchdog
 from reactive_store.functions.names import display_path
 from reactive_store.functions.outcome import RefusedCall, shown_place
 from reactive_store.functions.pagination import CursorCodec
 from reactive_store.functions.query_builder import UNRUN_QUERY, Query
+from reactive_store.functions.references import names_a_component, no_components
 from reactive_store.functions.scheduler import Scheduler
-from reactive_store.functions.storage import Storage
+from reactive_store.functions.storage import StorageReader, StorageWriter
+from reactive_store.functions.stored_files import StoredFiles
 from reactive_store.functions.unawaited import Forgetful
 from reactive_store.limits import Limits
 from reactive_store.runtime import Runtime
 from reactive_store.schema.validators import TableNames
 from reactive_store.values.size import format_size
-from reactive_store.values.value import Value, normalize, normalize_keeping_encoded
+from reactive_store.values.value import UNSET, Value, normalize, normalize_keeping_encoded
 
 __all__ = ["CallChecks", "Environs", "Execution", "find_function", "too_deep"]
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +56,9 @@ class Environs:
     limits: Limits
     cursors: CursorCodec
     watchdog: Watchdog
+    files: StoredFiles
+    built_in: BuiltInVariables = field(default_factory=BuiltInVariables)
+    deployment: str = ""  # its name
 
 
 class CallChecks:
@@ -88,6 +96,8 @@ class CallChecks:
         """
         if isinstance(result, Query):
             raise BadRequest(UNRUN_QUERY, code="ReturnedQuery")
+        if result is UNSET:
+            result = None
         try:
             if function.returns is None:
                 return normalize_keeping_encoded(result)
@@ -149,7 +159,9 @@ def find_function(app: App, path: str, kind: FunctionKind, *, is_trusted: bool) 
     function = app.find(path)
     if function is None or not (is_trusted or function.is_public):
         text = f"Could not find public function for '{display_path(path)}'."
-        if is_trusted:
+        if names_a_component(path):
+            text = no_components(display_path(path)).message
+        elif is_trusted:
             text = app.explain_missing(path)
         raise RefusedCall(text, code="FunctionNotFound")
     if function.kind is not kind:
@@ -225,23 +237,51 @@ class Execution(Forgetful):
             or usage.written_documents * 5 > limits.written_documents * 4
             or usage.written_bytes * 5 > limits.written_bytes * 4
             or len(transaction.read_set()) * 5 > limits.read_intervals * 4
+            or (usage.scheduled_functions and _schedules_much(usage, limits))
         ):
             self._warn_of_limits()
         return result
 
     async def nested(
-        self, reference: object, args: Mapping[str, Any], kind: FunctionKind, *, depth: int
+        self,
+        reference: object,
+        args: Mapping[str, Any],
+        kind: FunctionKind,
+        *,
+        depth: int,
+        options: CallOptions | None = None,
     ) -> Any:
         """Call a function from inside another one."""
         if depth >= self._environs.limits.nested_calls:
             raise too_deep()
         path = self._app.resolve(reference)
         function = find_function(self._app, path, kind, is_trusted=True)
-        normal: Value = normalize(dict(args))
+        normal: Value = normalize(dict(args), levels=1)
         assert isinstance(normal, dict)
+        if options is not None:
+            return await self._nested_with(options, function, normal, depth=depth + 1)
         return await self._call(
             function, normal, self._reader(function, None), self._derived_random, depth=depth + 1
         )
+
+    async def _nested_with(
+        self, options: CallOptions, function: FunctionDef, args: dict[str, Any], *, depth: int
+    ) -> Any:
+        """A nested call on the state before our writes, or with less to spend."""
+        execution, limits = self, self.transaction.limits
+        if options.use_stale_snapshot:
+            stale = self.transaction.without_writes()
+            execution = Execution(self._app, stale, self._caller, self._environs)
+        transaction = execution.transaction
+        if options.transaction_limits is not None:
+            transaction.limits = narrowed(transaction, options.transaction_limits)
+        reader = execution._reader(function, None)
+        try:
+            return await execution._call(function, args, reader, self._derived_random, depth=depth)
+        finally:
+            transaction.limits = limits
+            self.saw_identity = self.saw_identity or execution.saw_identity
+            self.forgotten = self.forgotten or execution.forgotten
 
     def _own_random(self) -> Random:
         if self._random is None:
@@ -265,6 +305,8 @@ class Execution(Forgetful):
             (len(transaction.read_set()), limits.read_intervals, "Many reads"),
             (usage.written_documents, limits.written_documents, "Many writes"),
             (usage.written_bytes, limits.written_bytes, "Many bytes written"),
+            (usage.scheduled_functions, limits.scheduled_functions, "Many functions scheduled"),
+            (usage.scheduled_bytes, limits.scheduled_bytes, "Many bytes of arguments scheduled"),
         ):
             if actual * 5 > most * 4:
                 lines.add(
@@ -291,12 +333,12 @@ class Execution(Forgetful):
     ) -> Any:
         transaction, environs = self.transaction, self._environs
         kwargs = CallChecks.bound(function, args, transaction, environs.limits)
-        calls = _NestedCalls(self, function.kind, depth)
+        calls = _NestedCalls(self, function, depth)
         context_class = MutationCtx if function.kind is FunctionKind.MUTATION else QueryCtx
         context = context_class(
             db=reader,
             auth=self,
-            env=Environment(transaction),
+            env=Environment(transaction, environs.built_in),
             now=transaction.now_ms,
             make_random=make_random,
             calls=calls,
@@ -314,30 +356,56 @@ class Execution(Forgetful):
                 result = await handler
         finally:
             scope = reader.close()
+            calls.is_over = True
         if scope.forgotten or calls.forgotten:
             CallChecks.awaited(scope, self._app)
             CallChecks.awaited(calls, self._app)
         return CallChecks.result(function, result, transaction)
 
 
+def _schedules_much(usage: Usage, limits: Limits) -> bool:
+    return (
+        usage.scheduled_functions * 5 > limits.scheduled_functions * 4
+        or usage.scheduled_bytes * 5 > limits.scheduled_bytes * 4
+    )
+
+
 class _NestedCalls(Forgetful):
     """`ctx.run_query` and `ctx.run_mutation` of one context inside a transaction."""
 
-    __slots__ = ("_depth", "_execution", "_kind", "_turn")
+    __slots__ = ("_depth", "_execution", "_function", "_turn", "is_over")
 
-    def __init__(self, execution: Execution, kind: FunctionKind, depth: int) -> None:
+    def __init__(self, execution: Execution, function: FunctionDef, depth: int) -> None:
         super().__init__()
         self._execution = execution
-        self._kind = kind
+        self._function = function
         self._depth = depth
+        self.is_over = False  # the function has returned: it has no effects any more
         # Made by the first nested mutation: one at a time, since undoing one must not undo
         # what another wrote in between.
         self._turn: asyncio.Lock | None = None
 
-    async def run_query(self, reference: object, args: Mapping[str, Any]) -> Any:
-        return await self._execution.nested(reference, args, FunctionKind.QUERY, depth=self._depth)
+    async def run_query(
+        self, reference: object, args: Mapping[str, Any], options: CallOptions | None = None
+    ) -> Any:
+        is_stale = options is not None and options.use_stale_snapshot
+        if is_stale and self._function.kind is not FunctionKind.MUTATION:
+            raise BadRequest(
+                "`useStaleSnapshot` is only supported in mutations, not queries.",
+                code="StaleSnapshotNotSupported",
+            )
+        return await self._execution.nested(
+            reference, args, FunctionKind.QUERY, depth=self._depth, options=options
+        )
 
-    async def run_mutation(self, reference: object, args: Mapping[str, Any]) -> Any:
+    async def run_mutation(
+        self, reference: object, args: Mapping[str, Any], options: CallOptions | None = None
+    ) -> Any:
+        if options is not None and options.use_stale_snapshot:
+            raise BadRequest(
+                "`useStaleSnapshot` is for nested queries: a mutation reads what it writes.",
+                code="StaleSnapshotNotSupported",
+            )
         if self._turn is None:
             self._turn = asyncio.Lock()
         transaction = self._execution.transaction
@@ -345,7 +413,7 @@ class _NestedCalls(Forgetful):
             savepoint = transaction.savepoint()
             try:
                 return await self._execution.nested(
-                    reference, args, FunctionKind.MUTATION, depth=self._depth
+                    reference, args, FunctionKind.MUTATION, depth=self._depth, options=options
                 )
             except BaseException:
                 transaction.rollback(savepoint)
@@ -353,12 +421,48 @@ class _NestedCalls(Forgetful):
 
     async def run_action(self, reference: object, args: Mapping[str, Any]) -> Any:
         raise BadRequest(
-            f"Cannot call an Action function from a {self._kind.value} function",
+            f"Cannot call an Action function from a {self._function.kind.value} function",
             code="WrongCall",
         )
 
-    def scheduler(self) -> Scheduler:
-        return Scheduler()
+    def meta(self) -> Metadata:
+        execution = self._execution
+        return Metadata(
+            self,
+            self._function,
+            deployment=execution._environs.deployment,
+            caller=execution._caller,
+            runtime=execution._environs.runtime,
+            transaction=execution.transaction,
+        )
 
-    def storage(self) -> Storage:
-        return Storage()
+    def scheduler(self) -> Scheduler:
+        execution = self._execution
+        return Scheduler(
+            self,
+            execution._app,
+            execution._caller,
+            execution._environs.limits,
+            lambda: execution.transaction.now_ms,
+            self._transact,
+        )
+
+    async def _transact(self, work: Callable[[Transaction], T]) -> T:
+        if self.is_over:
+            raise BadRequest(
+                "ctx was used after the function had returned, when nothing can be "
+                "written any more. Await every task that the function starts.",
+                code="FunctionReturned",
+            )
+        return work(self._execution.transaction)
+
+    def storage(self) -> StorageReader:
+        execution = self._execution
+        kind = StorageWriter if self._function.kind is FunctionKind.MUTATION else StorageReader
+        return kind(
+            self,
+            execution._environs.files,
+            lambda: execution.transaction,
+            lambda: execution.transaction.now_ms,
+            self._transact,
+        )

@@ -27,7 +27,7 @@ from reactive_store.auth.providers import AuthProvider
 from reactive_store.errors import BadRequest
 from reactive_store.functions import private_imports
 from reactive_store.functions.app import App
-from reactive_store.functions.crons import Crons
+from reactive_store.functions.crons import Crons, cron_targets
 from reactive_store.functions.definitions import FunctionDef
 from reactive_store.functions.logs import captured_print
 from reactive_store.functions.names import (
@@ -143,6 +143,17 @@ class _Special:
             _providers(loaded),
         )
 
+    def close_router(self) -> None:
+        """The routes are complete.
+
+        Raises   BadRequest[AppLoadFailed] when one has no handler
+        """
+        try:
+            if self.http is not None:
+                self.http.close()
+        except BadRequest as error:
+            raise _failure(error.message) from error
+
 
 _Loaded = Mapping[tuple[str, ...], tuple[Path, ModuleType]]
 
@@ -218,6 +229,7 @@ class _Loading:
                 self._collect(module, namespace, functions)
                 plain[module_path(list(module.words))] = _plain_functions(namespace)
             special = _Special.of({module.words: (module.file, names) for module, names in loaded})
+            special.close_router()
         except BaseException:
             self._imports.close()
             raise
@@ -232,6 +244,11 @@ class _Loading:
             providers=special.providers,
             unload=self._imports.close,
         )
+        try:
+            cron_targets(app)
+        except BadRequest as error:
+            app.close()
+            raise _failure(f"{self._folder / 'crons.py'}: {error.message}") from error
         weakref.finalize(app, self._imports.close).atexit = False
         return app
 

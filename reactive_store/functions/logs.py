@@ -17,7 +17,7 @@ from typing import Any
 
 from reactive_store.limits import Limits
 
-__all__ = ["LogCapture", "LogLines", "captured_print"]
+__all__ = ["LogCapture", "LogLines", "TransactionLines", "captured_print"]
 
 _current: ContextVar[LogLines | None] = ContextVar("reactive_store_log_lines", default=None)
 _LEVELS = ((logging.ERROR, "ERROR"), (logging.WARNING, "WARN"), (logging.INFO, "INFO"))
@@ -75,6 +75,20 @@ class LogLines:
     def current() -> LogLines | None:
         """The lines of the call that is running in this task, or None."""
         return _current.get()
+
+
+class TransactionLines(LogLines):
+    """The lines of a query or a mutation: what may be done is restricted while they are current."""
+
+    __slots__ = ()
+
+    @staticmethod
+    def of_action(outer: LogLines) -> TransactionLines:
+        """The lines of an action, for a query or mutation that it runs: the same, restricted."""
+        inner = TransactionLines.__new__(TransactionLines)
+        inner._lines = outer._lines
+        inner._most_lines, inner._most_chars = outer._most_lines, outer._most_chars
+        return inner
 
 
 def _inspect(value: object) -> str:

@@ -123,6 +123,8 @@ def split_path(canonical: str) -> tuple[str, str]:
 def display_path(canonical: str) -> str:
     """The path as people write it: no `.js`, no `:default`."""
     module, function = split_path(canonical)
+    if not module:  # an HTTP route, `POST /webhook`
+        return function
     module = module.removesuffix(".js")
     return module if function == DEFAULT_EXPORT else f"{module}:{function}"
 

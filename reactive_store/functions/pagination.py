@@ -21,10 +21,11 @@ from base64 import urlsafe_b64encode
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from hashlib import blake2b
-from typing import Any, Final, NoReturn, NotRequired, TypedDict, cast
+from typing import Any, Final, NoReturn, NotRequired, TypedDict, Unpack, cast
 
 from reactive_store.engine.interval import Interval, after
 from reactive_store.engine.reads import Predicate
+from reactive_store.engine.search_scan import SearchScan
 from reactive_store.engine.transaction import Scan, Transaction
 from reactive_store.errors import BadRequest
 from reactive_store.functions.unawaited import Forgetful
@@ -37,6 +38,7 @@ __all__ = [
     "Page",
     "PageRequest",
     "PageSource",
+    "PaginationFields",
     "PaginationOpts",
     "ReadScope",
     "fingerprint",
@@ -52,8 +54,8 @@ _SPLIT_REQUIRED: Final = "SplitRequired"
 _READ_LIMITS: Final = frozenset(("TooManyDocumentsRead", "TooManyBytesRead", "TooManyReads"))
 
 
-class PaginationOpts(TypedDict):
-    """What a client sends to ask for a page; annotate an argument `pagination_opts` with it."""
+class PaginationFields(TypedDict):
+    """What a client sends to ask for a page, as it is on the wire."""
 
     numItems: int
     cursor: str | None  # null: from the beginning
@@ -61,6 +63,51 @@ class PaginationOpts(TypedDict):
     id: NotRequired[float]  # tells apart equal requests of a client; means nothing here
     maximumRowsRead: NotRequired[int]
     maximumBytesRead: NotRequired[int]
+
+
+class _AnySpelling(TypedDict, total=False):
+    numItems: int
+    num_items: int
+    cursor: str | None
+    endCursor: str | None
+    end_cursor: str | None
+    id: float
+    maximumRowsRead: int
+    maximum_rows_read: int
+    maximumBytesRead: int
+    maximum_bytes_read: int
+
+
+_TO_WIRE: Final = {
+    "num_items": "numItems",
+    "end_cursor": "endCursor",
+    "maximum_rows_read": "maximumRowsRead",
+    "maximum_bytes_read": "maximumBytesRead",
+}
+
+
+class PaginationOpts(dict[str, Any]):
+    """What a client sends to ask for a page; annotate an argument `pagination_opts` with it.
+
+    In Python it is made as `PaginationOpts(num_items=20)`, or with the names of the wire, which are
+    the ones it has as a mapping; without a cursor it asks for the first page.
+
+    Raises   TypeError for another name, or one given in both spellings
+    """
+
+    def __init__(
+        self, options: Mapping[str, Any] | None = None, /, **named: Unpack[_AnySpelling]
+    ) -> None:
+        super().__init__(cursor=None)
+        given: set[str] = set()
+        for name, value in (*(options or {}).items(), *named.items()):
+            wire = _TO_WIRE.get(name, name)
+            if wire not in PaginationFields.__annotations__:
+                raise TypeError(f"PaginationOpts has no {name!r}")
+            if wire in given:
+                raise TypeError(f"PaginationOpts got {wire!r} twice")
+            given.add(wire)
+            self[wire] = value
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -319,7 +366,9 @@ class PageSource:
     descending: bool
     predicate: Predicate | None
     fingerprint: bytes
-    open: Callable[[Interval], Scan]
+    open: Callable[[Interval], Scan | SearchScan]
+    # Ordered by relevance: its pages are not split, and numItems alone bounds them.
+    is_ranked: bool = False
 
     def beyond(self, position: bytes) -> Interval:
         """What follows a position, in the order of the query."""
@@ -363,6 +412,8 @@ async def read_page(scope: ReadScope, source: PageSource, request: PageRequest) 
     end_cursor = request.end_cursor if request.end_cursor is not None else scope.journal_in
     if end_cursor is None:
         reading = _Reading(request.num_items, request.maximum_rows, request.maximum_bytes)
+        if source.is_ranked:
+            reading = _Reading(request.num_items, None, None)
         end = None
     else:
         reading = _Reading(None, None, None)
@@ -370,8 +421,10 @@ async def read_page(scope: ReadScope, source: PageSource, request: PageRequest) 
         if end is not None:
             interval = _until(interval, end, descending=source.descending)
     stopped_at = await reading.run(scope, source, interval)
-    final = end if stopped_at is None else stopped_at
-    middle = reading.middle
+    # A page that has to end at a row ends there, also when it could not be read to there: the next
+    # page begins behind that row, and whoever splits this one must reach it.
+    final = end if end is not None or stopped_at is None else stopped_at
+    middle = None if source.is_ranked else reading.middle
     scope.journal_out = cursors.encode(query, final)
     return Page(
         reading.page,
@@ -411,7 +464,7 @@ class _Reading:
             try:
                 row = scan.next()
             except BadRequest as error:
-                if not keys or error.code not in _READ_LIMITS:
+                if error.code not in _READ_LIMITS or not self._can_be_short:
                     raise
                 self.is_cut = True
                 break
@@ -425,6 +478,11 @@ class _Reading:
             if len(keys) % BREATH_ROWS == 0:
                 await scope.pause()
         return keys[-1]
+
+    @property
+    def _can_be_short(self) -> bool:
+        """Whether a page of what was read is of use: it can go on behind that, or be split."""
+        return bool(self.keys) if self.most_items is not None else self.middle is not None
 
     def _is_used_up(self) -> bool:
         return (self.most_rows is not None and len(self.keys) >= self.most_rows) or (

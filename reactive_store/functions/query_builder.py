@@ -12,12 +12,13 @@ Source of facts: docs/reference/queries.md; the texts are those of Convex's npm 
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from typing import Any, Final, Literal, NoReturn, Self
 
 from reactive_store.engine.interval import EVERYTHING, Interval
 from reactive_store.engine.range_index import BY_CREATION_TIME
 from reactive_store.engine.reads import Predicate
+from reactive_store.engine.search_scan import SearchScan
 from reactive_store.engine.transaction import Scan
 from reactive_store.errors import BadRequest
 from reactive_store.functions.filters import (
@@ -37,10 +38,17 @@ from reactive_store.functions.pagination import (
     parse_options,
     read_page,
 )
+from reactive_store.functions.search_query import (
+    SearchFilter,
+    SearchFilterBuilder,
+    build_search,
+    compile_search,
+)
 from reactive_store.values.document import Document
 from reactive_store.values.ids import decode_id
+from reactive_store.values.order import encode_key
 from reactive_store.values.render import render
-from reactive_store.values.value import Unset, Value
+from reactive_store.values.value import UNSET, Unset, Value
 
 __all__ = ["UNRUN_QUERY", "Query"]
 
@@ -51,6 +59,9 @@ UNRUN_QUERY: Final = (
 """What a function that returns a query without running it is told."""
 
 
+_Opened = tuple[Scan | SearchScan, Predicate | None]
+
+
 class Query:
     """A query of one table: choose an index, an order, filters; then run it.
 
@@ -58,7 +69,7 @@ class Query:
     the order of the index, ties by creation time, then id; without an index by creation time.
     """
 
-    __slots__ = ("_bounds", "_descending", "_filters", "_index", "_scope", "_table")
+    __slots__ = ("_bounds", "_descending", "_filters", "_index", "_scope", "_search", "_table")
 
     def __init__(
         self,
@@ -69,6 +80,7 @@ class Query:
         bounds: tuple[Bound, ...] | None = None,
         descending: bool | None = None,
         filters: tuple[tuple[Expression, Predicate], ...] = (),
+        search: tuple[SearchFilter, ...] | None = None,
     ) -> None:
         self._scope = scope
         self._table = table
@@ -76,6 +88,19 @@ class Query:
         self._bounds = bounds  # None: the whole table, which may not exist
         self._descending = descending  # None: not chosen yet, which means ascending
         self._filters = filters
+        self._search = search  # None: no search, a walk through an index
+
+    @classmethod
+    def over(cls, query: Query, /) -> Self:
+        """One of a derived class that belongs to the same call as `query`.
+
+        A class derived from this one may change what its methods do; `over` is how one is made. It
+        usually keeps `query` and passes on to it.
+        """
+        layer = cls.__new__(cls)
+        for name in Query.__slots__:
+            setattr(layer, name, getattr(query, name))
+        return layer
 
     # Steps.
 
@@ -109,16 +134,16 @@ class Query:
             builder = built
         return self._step(index=name, bounds=builder.finish())
 
-    def with_search_index(self, name: str, build: Callable[..., object], /) -> NoReturn:
-        """Full-text search, which this version does not have.
+    def with_search_index(
+        self, name: str, build: Callable[[SearchFilterBuilder], object], /
+    ) -> Query:
+        """Search a text: documents with any of its words, the best first.
 
-        Raises   BadRequest[SearchUnavailable]
+        Shapes   `lambda s: s.search("body", text).eq("channel", channel)`
+        Raises   BadRequest when the index cannot be asked that, once the query runs
         """
-        raise BadRequest(
-            f"Cannot search {self._table}.{name}: this version of reactive_store declares search "
-            "indexes but cannot query them. Use with_index and filter instead.",
-            code="SearchUnavailable",
-        )
+        self._check_first("with_search_index")
+        return self._step(index=name, search=build_search(build))
 
     def full_table_scan(self) -> Query:
         """Read the whole table by creation time, and say so."""
@@ -130,6 +155,10 @@ class Query:
 
         Raises   BadRequest when it was chosen before or is neither of the two
         """
+        if self._search is not None:
+            raise _misuse(
+                "Search queries must always be in relevance order. Can not set order manually."
+            )
         if self._descending is not None:
             raise _misuse("Queries may only specify order at most once")
         if order not in ("asc", "desc"):
@@ -193,10 +222,14 @@ class Query:
         Raises   BadRequest[InvalidCursor …] as `parse_options` and `read_page`
         """
         request = parse_options(options, self._scope.tx.limits)
+        if self._search is not None:
+            return await read_page(self._scope, await self._search_source(self._search), request)
         return await read_page(self._scope, self._page_source(), request)
 
     def __aiter__(self) -> AsyncIterator[Document]:
         """The documents one by one. What was not asked for does not count as read."""
+        if self._search is not None:
+            return _Walk(self._scope, self._table, None, self._predicate(), self._open_any)
         scan, predicate = self._open()
         return _Walk(self._scope, self._table, scan, predicate)
 
@@ -219,6 +252,7 @@ class Query:
         bounds: tuple[Bound, ...] | None = None,
         descending: bool | None = None,
         filters: tuple[tuple[Expression, Predicate], ...] = (),
+        search: tuple[SearchFilter, ...] | None = None,
     ) -> Query:
         return Query(
             self._scope,
@@ -227,6 +261,7 @@ class Query:
             bounds=self._bounds if bounds is None else bounds,
             descending=self._descending if descending is None else descending,
             filters=filters or self._filters,
+            search=self._search if search is None else search,
         )
 
     def _check_first(self, step: str) -> None:
@@ -303,8 +338,54 @@ class Query:
             open_range,
         )
 
+    async def _open_any(self, limit: int | None = None) -> _Opened:
+        if self._search is None:
+            return self._open()
+        source = await self._search_source(self._search, None if self._filters else limit)
+        return source.open(EVERYTHING), source.predicate
+
+    async def _search_source(
+        self, search: tuple[SearchFilter, ...], most: int | None = None
+    ) -> PageSource:
+        # `most`: the caller will not ask for more documents.
+        tx, table, index = self._scope.tx, self._table, self._index
+        assert index is not None
+        definition = tx.catalog.search_index_for_query(table, index)
+        question = compile_search(table, definition, search, tx.limits)
+        waiting = tx.wait_for_search(table, index)
+        if waiting is not None:
+            await waiting
+        shape = {
+            "table": table,
+            "index": index,
+            "fields": definition.content,
+            "search": [
+                [is_search, field, None if value is UNSET else encode_key(value).hex()]
+                for is_search, field, value in search
+            ],
+            "filters": [expression.to_json() for expression, _ in self._filters],
+        }
+
+        def open_range(part: Interval) -> Scan | SearchScan:
+            if question is None:
+                return SearchScan.empty()
+            if most is not None:
+                wanted = question._replace(most=min(most, question.most))
+                return tx.search(table, index, wanted, part)
+            return tx.search(table, index, question, part)
+
+        return PageSource(
+            table,
+            EVERYTHING,
+            False,
+            self._predicate(),
+            fingerprint((json.dumps(shape, sort_keys=True).encode(),)),
+            open_range,
+            is_ranked=True,
+        )
+
     async def _read(self, limit: int | None) -> list[Document]:
-        scan, predicate = self._open()
+        scan, predicate = self._open() if self._search is None else await self._open_any(limit)
         table, pause = self._table, self._scope.pause
         documents: list[Document] = []
         if predicate is not None:
@@ -332,11 +413,17 @@ class Query:
 class _Walk:
     """One `async for` over a query."""
 
-    __slots__ = ("_predicate", "_rows_read", "_scan", "_scope", "_table")
+    __slots__ = ("_open", "_predicate", "_rows_read", "_scan", "_scope", "_table")
 
     def __init__(
-        self, scope: ReadScope, table: str, scan: Scan, predicate: Predicate | None
+        self,
+        scope: ReadScope,
+        table: str,
+        scan: Scan | SearchScan | None,
+        predicate: Predicate | None,
+        open_scan: Callable[[], Awaitable[_Opened]] | None = None,
     ) -> None:
+        self._open = open_scan  # for a scan that may have to be waited for; else None
         self._scope = scope
         self._table = table
         self._scan = scan
@@ -347,8 +434,12 @@ class _Walk:
         return self
 
     async def __anext__(self) -> Document:
+        scan = self._scan
+        if scan is None:
+            assert self._open is not None
+            scan = self._scan = (await self._open())[0]
         while True:
-            row = self._scan.next()
+            row = scan.next()
             if row is None:
                 raise StopAsyncIteration
             self._rows_read += 1

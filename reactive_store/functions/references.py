@@ -1,21 +1,35 @@
 """References to functions: `api`, `internal`, and what else stands for a function.
 
 `api.experiment_results.list_by_experiment` names a function without importing it; so do the
-decorated function itself and its path as text. `api` and `internal` are the same kind of object:
-what may be called is decided by the function, not by the word used.
+decorated function itself, its path as text, and a handle: text that can be stored in a document.
+`api` and `internal` are the same kind of object: what may be called is decided by the function,
+not by the word used. `components.…` names what another deployment would have, and is refused.
 
 Source of facts: docs/reference/functions.md, "References".
 """
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any, Final
 
 from reactive_store.errors import BadRequest
 from reactive_store.functions.definitions import FunctionDef
 from reactive_store.functions.names import parse_path
 
-__all__ = ["Reference", "api", "internal", "resolve"]
+__all__ = [
+    "Reference",
+    "api",
+    "components",
+    "create_function_handle",
+    "internal",
+    "names_a_component",
+    "no_components",
+    "resolve",
+]
+
+_HANDLE: Final = "function://"
+_CHILD: Final = "_reference/childComponent/"
 
 
 class Reference:
@@ -67,19 +81,20 @@ class Reference:
 
 api: Final = Reference("api")
 internal: Final = Reference("internal")
+components: Final = Reference("components")
 
 
 def resolve(reference: object) -> str:
     """The canonical path, `dir/module.js:function`, that a reference stands for.
 
-    Shapes   `api.module.function`, a decorated function, or a path as text
+    Shapes   `api.module.function`, a decorated function, or a path or a handle as text
     Cost     below a microsecond once the path was seen
     Raises   BadRequest[InvalidFunctionReference] for anything else, for `api.module` alone, and
              for a function that no app has loaded; BadRequest[BadConvexFunctionIdentifier] for
-             text that is no path
+             text that is no path; BadRequest[ComponentNotFound] for a function of a component
     """
     if isinstance(reference, str):
-        return parse_path(reference)
+        return _path_of(reference)
     if isinstance(reference, FunctionDef):
         if reference.path:
             return reference.path
@@ -90,6 +105,8 @@ def resolve(reference: object) -> str:
             code="InvalidFunctionReference",
         )
     if isinstance(reference, Reference):
+        if reference._words[0] == "components":
+            raise no_components(repr(reference))
         text = _path_text(reference)
         if text is not None:
             return parse_path(text)
@@ -99,6 +116,39 @@ def resolve(reference: object) -> str:
             code="InvalidFunctionReference",
         )
     raise BadRequest(f"{reference!r} is not a functionReference", code="InvalidFunctionReference")
+
+
+def create_function_handle(reference: object, /) -> str:
+    """Text that stands for a function wherever a reference is taken, and can be stored.
+
+    Shapes   `function://;messages.js:send`
+    Raises   as `resolve`; whether the function exists shows at the call
+    """
+    return f"{_HANDLE};{resolve(reference)}"
+
+
+def names_a_component(text: str) -> bool:
+    """Whether a path or handle is one of a function inside a component."""
+    if text.startswith(_HANDLE):
+        return not text.startswith((_HANDLE + ";", _HANDLE + "/")) and ";" in text
+    return text.startswith(_CHILD)
+
+
+def no_components(name: str) -> BadRequest:
+    """The error for a call that names a component."""
+    return BadRequest(
+        f"{name} names a component, and this deployment has none: call a function of the app "
+        "itself, through `api` or `internal`.",
+        code="ComponentNotFound",
+    )
+
+
+@lru_cache(maxsize=8192)
+def _path_of(text: str) -> str:
+    """The canonical path that a text stands for: a path, or a handle."""
+    if names_a_component(text):
+        raise no_components(text)
+    return parse_path(text.removeprefix(_HANDLE).removeprefix(";"))
 
 
 def _path_text(reference: Reference) -> str | None:

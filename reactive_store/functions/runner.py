@@ -4,6 +4,7 @@
     mutation   one transaction; runs again when it loses a race, alone after a few times;
                at most once per (session, request)
     action     no transaction; its nested calls are one each
+    http       an action that answers an HTTP request, however long the answer takes to send
 
 What the app does wrong comes back as a `Failure`. What the deployment cannot do right now
 (overload, a failed disk, a timestamp too old) is raised, so that edges can close or answer 503.
@@ -15,9 +16,10 @@ for the texts.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from contextvars import Token
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from reactive_store.auth.identity import Caller, Identity
 from reactive_store.engine.catalog import SESSION_REQUESTS
@@ -28,7 +30,7 @@ from reactive_store.errors import BadRequest, Conflict, Retry, StoreFailed
 from reactive_store.functions.app import App
 from reactive_store.functions.context import ActionCtx
 from reactive_store.functions.definitions import FunctionDef, FunctionKind
-from reactive_store.functions.environment import Environment
+from reactive_store.functions.environment import BuiltInVariables, Environment
 from reactive_store.functions.execution import (
     CallChecks,
     Environs,
@@ -36,20 +38,36 @@ from reactive_store.functions.execution import (
     find_function,
     too_deep,
 )
-from reactive_store.functions.logs import LogLines
+from reactive_store.functions.logs import LogLines, TransactionLines
+from reactive_store.functions.metadata import CallOptions, Metadata
 from reactive_store.functions.metering import Metered
 from reactive_store.functions.names import display_path
 from reactive_store.functions.outcome import Failure, Outcome, RefusedCall, Success, failure_of
+from reactive_store.functions.router import Route
 from reactive_store.functions.scheduler import Scheduler
 from reactive_store.functions.session_requests import SessionRequest, SessionRequests
-from reactive_store.functions.storage import Storage
+from reactive_store.functions.storage import StorageActionWriter
 from reactive_store.functions.unawaited import Forgetful
+from reactive_store.functions.vector_search import (
+    VectorFilter,
+    VectorFilterBuilder,
+    VectorResult,
+    search_vectors,
+)
 from reactive_store.persistence.contract import Timestamp
 from reactive_store.values.document import Document
 from reactive_store.values.value import normalize
 from reactive_store.values.wire import encode_normalized, loads
 
-__all__ = ["Accepted", "Args", "QueryRun", "Runner", "RunnerCounters", "SessionRequest"]
+__all__ = [
+    "Accepted",
+    "Args",
+    "QueryRun",
+    "RunRecord",
+    "Runner",
+    "RunnerCounters",
+    "SessionRequest",
+]
 
 T = TypeVar("T")
 
@@ -75,6 +93,18 @@ class QueryRun:
     ts: Timestamp
 
 
+class RunRecord(Protocol):
+    """What a mutation's commit says about the run itself, besides what the mutation wrote."""
+
+    def begin(self, transaction: Transaction) -> None:
+        """Called before the function, once per attempt. A Retry it raises ends the mutation."""
+        ...
+
+    def end(self, transaction: Transaction, log_lines: tuple[str, ...]) -> None:
+        """Called when the function has succeeded, before the commit."""
+        ...
+
+
 @dataclass(slots=True)
 class RunnerCounters:
     """Calls since the start."""
@@ -82,6 +112,7 @@ class RunnerCounters:
     queries: int = 0
     mutations: int = 0
     actions: int = 0
+    http_actions: int = 0
     failures: int = 0
     replays: int = 0  # mutations answered from their record
 
@@ -170,13 +201,16 @@ class Runner:
         caller: Caller,
         *,
         session: SessionRequest | None = None,
+        record: RunRecord | None = None,
     ) -> Accepted:
         """As `mutation`, without waiting for the disk: the outcome holds once its `ts` is durable.
 
-        Raises   as `mutation`
+        With `record`, the commit also holds that this run has taken place.
+
+        Raises   as `mutation`; what `record` raises, if it is a Retry
         """
         self.counters.mutations += 1
-        lines = LogLines(self._limits)
+        lines = TransactionLines(self._limits)
         progress = _Progress()
 
         async def call() -> Success:
@@ -185,6 +219,8 @@ class Runner:
             async def attempt(transaction: Transaction) -> Success:
                 if session is not None and (replay := self._replay(transaction, session)):
                     return replay
+                if record is not None:
+                    record.begin(transaction)
                 # Found anew: what made the last attempt run again may have been a reload.
                 function = self._find(path, FunctionKind.MUTATION, caller)
                 result = await self._execution(transaction, caller).run(function, decoded)
@@ -192,6 +228,8 @@ class Runner:
                 CallChecks.result_size(path, len(value), self._limits)
                 if session is not None:
                     self._requests.record(transaction, session, value.decode(), lines.lines())
+                if record is not None:
+                    record.end(transaction, lines.lines())
                 return Success(value, ())
 
             success = await self._accepted(attempt, progress)
@@ -215,6 +253,37 @@ class Runner:
             return Success(value, ())
 
         return await self._outcome(path, call, lines)
+
+    async def http(
+        self,
+        route: Route,
+        request: object,
+        respond: Callable[[Any], Awaitable[None]],
+        caller: Caller,
+    ) -> Outcome:
+        """Answer an HTTP request by the handler of a route; an action in every other way.
+
+        Shapes   respond: sends what the handler returned. It is part of the call: what it does
+                 counts for the time limit, prints among the log lines, may use the ctx
+        """
+        lines = LogLines(self._limits)
+
+        async def call() -> Success:
+            self.counters.http_actions += 1
+            function = route.function
+            calls = _ActionCalls(self, caller, 1, function)
+            context = self._action_context(calls)
+
+            async def work() -> None:
+                response = await function.handler(context, request)
+                CallChecks.awaited(calls, self.app)
+                await respond(response)
+
+            await self._metered_action(work(), route.name)
+            CallChecks.awaited(calls, self.app)
+            return Success(b"null", ())
+
+        return await self._outcome(route.name, call, lines)
 
     async def any_kind(self, path: str, args: Args, caller: Caller) -> Outcome:
         """Run a function of whatever kind it is: for admins' tools."""
@@ -295,31 +364,32 @@ class Runner:
         self, function: FunctionDef, args: Mapping[str, Any], caller: Caller, *, depth: int
     ) -> Any:
         self.counters.actions += 1
-        calls = _ActionCalls(self, caller, depth)
+        calls = _ActionCalls(self, caller, depth, function)
         catalog = self._database.catalog
         kwargs = CallChecks.bound(function, args, catalog, self._limits)
-        context = ActionCtx(
+        context = self._action_context(calls)
+        result = await self._metered_action(function.handler(context, **kwargs), function.path)
+        CallChecks.awaited(calls, self.app)
+        return CallChecks.result(function, result, self._database.catalog)
+
+    def _action_context(self, calls: _ActionCalls) -> ActionCtx:
+        return ActionCtx(
             auth=calls,
-            env=_LatestEnvironment(self._database),
+            env=_LatestEnvironment(self._database, self._environs.built_in),
             clock=self._environs.runtime,
             make_random=self._environs.runtime.random_generator,
             calls=calls,
         )
-        result = await Metered(
-            function.handler(context, **kwargs),
-            path=function.path,
-            watchdog=None,
-            seconds=self._limits.action_seconds,
-        )
-        CallChecks.awaited(calls, self.app)
-        return CallChecks.result(function, result, self._database.catalog)
+
+    def _metered_action(self, work: Coroutine[Any, Any, T], path: str) -> Awaitable[T]:
+        return Metered(work, path=path, watchdog=None, seconds=self._limits.action_seconds)
 
     # Parts.
 
     async def _outcome(
         self, path: str, call: Callable[[], Awaitable[Success]], lines: LogLines | None = None
     ) -> Outcome:
-        lines = LogLines(self._limits) if lines is None else lines
+        lines = TransactionLines(self._limits) if lines is None else lines
         outcome = await self._success_or_failure(call, lines)
         if self.on_end is not None:
             self.on_end(path, outcome)
@@ -369,9 +439,9 @@ class Runner:
         try:
             if isinstance(args, bytes):
                 CallChecks.argument_size(path, len(args), self._limits)
-                decoded = loads(args)
+                decoded = loads(args, levels=1)  # they travel in an array, which counts
             else:
-                decoded = normalize(args)
+                decoded = normalize(args, levels=1)
         except RefusedCall:
             raise
         except BadRequest as error:
@@ -406,25 +476,32 @@ class _Progress:
 class _ActionCalls(Forgetful):
     """`ctx.run_*` and `ctx.auth` of one action."""
 
-    __slots__ = ("_caller", "_depth", "_runner")
+    __slots__ = ("_caller", "_depth", "_function", "_runner", "_under_way")
 
-    def __init__(self, runner: Runner, caller: Caller, depth: int) -> None:
+    def __init__(self, runner: Runner, caller: Caller, depth: int, function: FunctionDef) -> None:
         super().__init__()
         self._runner = runner
         self._caller = caller
         self._depth = depth
+        self._function = function
+        self._under_way = 0  # nested calls that have begun and not ended
 
     async def get_user_identity(self) -> Identity | None:
         return self._caller.identity
 
-    async def run_query(self, reference: object, args: Mapping[str, Any]) -> Any:
+    async def run_query(
+        self, reference: object, args: Mapping[str, Any], options: CallOptions | None = None
+    ) -> Any:
         function, decoded = self._target(reference, args, FunctionKind.QUERY)
         runner = self._runner
         runner.counters.queries += 1
-        transaction = runner._database.begin()
-        return await runner._execution(transaction, self._caller).run(function, decoded)
+        with _Operation(self, in_transaction=True):
+            transaction = runner._database.begin()
+            return await runner._execution(transaction, self._caller).run(function, decoded)
 
-    async def run_mutation(self, reference: object, args: Mapping[str, Any]) -> Any:
+    async def run_mutation(
+        self, reference: object, args: Mapping[str, Any], options: CallOptions | None = None
+    ) -> Any:
         function, decoded = self._target(reference, args, FunctionKind.MUTATION)
         runner = self._runner
         runner.counters.mutations += 1
@@ -432,14 +509,38 @@ class _ActionCalls(Forgetful):
         async def attempt(transaction: Transaction) -> Any:
             return await runner._execution(transaction, self._caller).run(function, decoded)
 
-        result, _ = await runner._committed(attempt)
+        with _Operation(self, in_transaction=True):
+            result, _ = await runner._committed(attempt)
         return result
 
     async def run_action(self, reference: object, args: Mapping[str, Any]) -> Any:
         if self._depth >= self._runner._limits.nested_calls:
             raise too_deep()
         function, decoded = self._target(reference, args, FunctionKind.ACTION)
-        return await self._runner._act(function, decoded, self._caller, depth=self._depth + 1)
+        with _Operation(self, in_transaction=False):
+            return await self._runner._act(function, decoded, self._caller, depth=self._depth + 1)
+
+    async def vector_search(
+        self,
+        table: str,
+        index: str,
+        vector: Sequence[float],
+        limit: int,
+        filter: Callable[[VectorFilterBuilder], VectorFilter] | None,
+    ) -> list[VectorResult]:
+        return await search_vectors(
+            self._runner._database, table, index, vector=vector, limit=limit, filter=filter
+        )
+
+    def meta(self) -> Metadata:
+        return Metadata(
+            self,
+            self._function,
+            deployment=self._runner._environs.deployment,
+            caller=self._caller,
+            runtime=self._runner._environs.runtime,
+            transaction=None,
+        )
 
     def _target(
         self, reference: object, args: Mapping[str, Any], kind: FunctionKind
@@ -451,25 +552,86 @@ class _ActionCalls(Forgetful):
         return function, normal
 
     def scheduler(self) -> Scheduler:
-        return Scheduler()
+        runner = self._runner
+        runtime = runner._environs.runtime
+        return Scheduler(
+            self,
+            runner.app,
+            self._caller,
+            runner._limits,
+            lambda: runtime.now_ns() / 1e6,
+            self._transact,
+        )
 
-    def storage(self) -> Storage:
-        return Storage()
+    async def _transact(self, work: Callable[[Transaction], T]) -> T:
+        async def attempt(transaction: Transaction) -> T:
+            return work(transaction)
+
+        result, _ = await self._runner.transact(attempt)
+        return result
+
+    def storage(self) -> StorageActionWriter:
+        runner = self._runner
+        runtime = runner._environs.runtime
+        return StorageActionWriter(
+            self,
+            runner._environs.files,
+            runner._database.begin,
+            lambda: runtime.now_ns() / 1e6,
+            self._transact,
+        )
+
+
+class _Operation:
+    """One nested call of an action, while it is under way.
+
+    Raises   BadRequest[TooManyOperations] on entry
+    """
+
+    __slots__ = ("_calls", "_in_transaction", "_token")
+
+    def __init__(self, calls: _ActionCalls, *, in_transaction: bool) -> None:
+        self._calls = calls
+        self._in_transaction = in_transaction
+        self._token: Token[LogLines | None] | None = None
+
+    def __enter__(self) -> None:
+        calls = self._calls
+        most = calls._runner._limits.action_operations
+        if calls._under_way >= most:
+            raise BadRequest(
+                f"Too many nested calls of one action are under way at a time (limit: {most}). "
+                "Await some before you start more.",
+                code="TooManyOperations",
+            )
+        calls._under_way += 1
+        lines = LogLines.current() if self._in_transaction else None
+        if lines is not None:
+            self._token = TransactionLines.of_action(lines).activate()
+
+    def __exit__(self, *_: object) -> None:
+        self._calls._under_way -= 1
+        if self._token is not None:
+            LogLines.deactivate(self._token)
 
 
 class _LatestEnvironment(Mapping[str, str]):
     """`ctx.env` of an action: each look sees the newest durable state."""
 
-    __slots__ = ("_database",)
+    __slots__ = ("_built_in", "_database")
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, built_in: BuiltInVariables) -> None:
         self._database = database
+        self._built_in = built_in
 
     def __getitem__(self, name: str) -> str:
-        return Environment(self._database.begin())[name]
+        return self._newest()[name]
 
     def __iter__(self) -> Any:
-        return iter(Environment(self._database.begin()))
+        return iter(self._newest())
 
     def __len__(self) -> int:
-        return len(Environment(self._database.begin()))
+        return len(self._newest())
+
+    def _newest(self) -> Environment:
+        return Environment(self._database.begin(), self._built_in)

@@ -16,6 +16,7 @@ from reactive_store.errors import BadRequest
 from reactive_store.functions.app import App
 from reactive_store.functions.context import QueryCtx
 from reactive_store.functions.definitions import FunctionDef, FunctionKind
+from reactive_store.functions.environment import read_environment
 from reactive_store.functions.names import parse_path
 from reactive_store.functions.query_builder import Query
 from reactive_store.schema.validators import Validator, v
@@ -106,7 +107,8 @@ async def _table_data(
 
 
 async def _environment_variables(ctx: QueryCtx) -> list[dict[str, str]]:
-    return [{"name": name, "value": value} for name, value in ctx.env.items()]
+    variables = read_environment(ctx.db._scope.tx)
+    return [{"name": name, "value": value} for name, value in variables.items()]
 
 
 async def _environment_variable(ctx: QueryCtx, name: str) -> dict[str, str] | None:

@@ -1,7 +1,11 @@
 """Parts that several apps need, written on public names only. Import them by module.
 
-`reactive_store.kit.chat` says what a chat provider is and ships one that needs no network;
-`reactive_store.kit.claude` is the one that talks to Claude (install `reactive_store[claude]`).
+What Convex users install beside the platform: `rules`, `triggers` and `constraints` are layers over
+`ctx.db`, `custom_functions` makes decorators that apply them, `sessions` is such decorators;
+`filter` and `relationships` read, `aggregate` and `sharded_counter` count. See docs/guide/kit.
+
+`chat` says what a chat provider is and ships one that needs no network; `claude` is the one that
+talks to Claude (install `reactive_store[claude]`).
 """
 
 from __future__ import annotations

@@ -51,6 +51,11 @@ class SearchIndexDefinition:
     filter_fields: tuple[str, ...] = ()
     staged: bool = False
 
+    @property
+    def content(self) -> tuple[str, tuple[str, ...]]:
+        """What it indexes, whatever it is called: the search field and the filter fields."""
+        return self.search_field, self.filter_fields
+
     def to_json(self) -> dict[str, Any]:
         """The export form of Convex's clients."""
         return {

@@ -25,7 +25,9 @@ from reactive_store.runtime import Runtime
 from reactive_store.server.authorization import admin_of_request
 from reactive_store.server.client_version import ClientVersionMiddleware
 from reactive_store.server.cors import CorsMiddleware
+from reactive_store.server.files import FileEndpoints
 from reactive_store.server.functions import FUNCTION_ENDPOINTS
+from reactive_store.server.http_actions import HttpActions
 from reactive_store.server.meta import META_ENDPOINTS
 from reactive_store.server.paths import LeadingSlashes, route_path
 from reactive_store.server.requests import Endpoints
@@ -93,6 +95,9 @@ def build_app(
         Route(path, endpoints.route(endpoint), methods=methods.split())
         for methods, path, endpoint in (*FUNCTION_ENDPOINTS, *META_ENDPOINTS)
     ]
+    routes += FileEndpoints(opening.get, limits=limits, runtime=runtime).routes()
+    http_actions = HttpActions(opening.get, limits=limits, runtime=runtime)
+    routes.append(Route("/http/{path:path}", http_actions))
 
     async def no_route(request: Request, error: Exception) -> Response:
         status = error.status_code if isinstance(error, HTTPException) else 404

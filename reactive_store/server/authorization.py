@@ -12,15 +12,24 @@ from __future__ import annotations
 import base64
 import binascii
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import orjson
+from starlette.requests import HTTPConnection
 
 from reactive_store.auth.authenticator import Authenticator
-from reactive_store.auth.identity import ANONYMOUS, Caller
+from reactive_store.auth.identity import ANONYMOUS, Caller, RequestSource
 from reactive_store.errors import BadRequest, Forbidden, Unauthenticated
 
-__all__ = ["admin_of_request", "caller_of_request", "require_admin", "split_admin_key"]
+__all__ = [
+    "admin_of_request",
+    "caller_of_request",
+    "from_request",
+    "require_admin",
+    "source_of",
+    "split_admin_key",
+]
 
 _SCHEME_CHARS = 7  # both schemes are six letters and a space
 _WHOLE_PREFIX_TYPES = ("preview", "project")
@@ -50,6 +59,23 @@ async def caller_of_request(
     if scheme == "bearer " and rest:
         return await authenticator.authenticate(rest)
     raise BadRequest("Invalid admin key", code="InvalidAdminKey")
+
+
+def from_request(caller: Caller, request: HTTPConnection, request_id: str) -> Caller:
+    """The caller, together with what is known of its request."""
+    header = request.headers.get("authorization", "")
+    bearer = header[:_SCHEME_CHARS].lower() == "bearer "
+    token = header[_SCHEME_CHARS:].strip() if bearer and caller.identity is not None else None
+    return replace(caller, request=source_of(request, request_id, token))
+
+
+def source_of(
+    request: HTTPConnection, request_id: str = "", token: str | None = None
+) -> RequestSource:
+    """Where a request came from, as far as the peer and its headers tell."""
+    client = request.client
+    ip = None if client is None else client.host
+    return RequestSource(ip, request.headers.get("user-agent"), request_id, token)
 
 
 def split_admin_key(text: str) -> tuple[str, dict[str, Any] | None]:

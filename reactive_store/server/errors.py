@@ -18,6 +18,7 @@ from starlette.responses import Response
 from reactive_store.errors import (
     BadRequest,
     ConvexError,
+    FilesUnavailable,
     Forbidden,
     NotFound,
     Overloaded,
@@ -45,11 +46,12 @@ STATUS_OF_CLASS: dict[type[BaseException], int] = {
     NotFound: 404,
     Retry: 503,
     Overloaded: 503,
+    FilesUnavailable: 503,
     StoreFailed: 500,
     ConvexError: 500,  # an app's error belongs inside a function's answer; here it is a bug of ours
 }
 # … except for codes whose status clients rely on.
-STATUS_OF_CODE: dict[str, int] = {"TooManyConcurrentRequests": 429}
+STATUS_OF_CODE: dict[str, int] = {"TooManyConcurrentRequests": 429, "FileTooLarge": 413}
 
 
 def status_of(error: BaseException) -> int:
@@ -68,9 +70,9 @@ def error_body(code: str, message: str) -> bytes:
     return orjson.dumps({"code": code, "message": message})
 
 
-def error_response(error: Exception, runtime: Runtime) -> Response:
+def error_response(error: Exception, runtime: Runtime, *, status: int | None = None) -> Response:
     """The response for an error that ended a request. Logs what the caller is not told."""
-    status = status_of(error)
+    status = status_of(error) if status is None else status
     if not isinstance(error, StoreError) or isinstance(error, ConvexError):
         incident = runtime.random_bytes(8).hex()
         _log.error("request failed incident=%s", incident, exc_info=error)

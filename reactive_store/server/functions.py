@@ -27,11 +27,12 @@ from reactive_store.persistence.contract import Timestamp
 from reactive_store.server.authorization import (
     admin_of_request,
     caller_of_request,
+    from_request,
 )
 from reactive_store.server.requests import Endpoint, json_body
 from reactive_store.sync.messages import ClientVersion
 from reactive_store.sync.protocol import decode_ts, encode_ts
-from reactive_store.values.wire import loads, to_clean_json, to_export_json
+from reactive_store.values.wire import loads, parse_json, to_clean_json, to_export_json
 
 __all__ = ["FUNCTION_ENDPOINTS"]
 
@@ -110,6 +111,7 @@ def _encoded_args(fields: Mapping[str, Any]) -> bytes | str:
     if type(args) is list:
         if len(args) > 1:
             return (
+                "ArgumentValidationError: "
                 "Expected to receive a single object as the function's argument. "
                 f"Instead received {len(args)} arguments: {_shown(args)}"
             )
@@ -174,7 +176,9 @@ async def _call(
         outcome = Failure(args.replace("{path}", display_path(path)) + "\n", None, ())
     else:
         outcome = await run(path, args, caller)
-    return _answer(backend, _request_id(backend, request), outcome, encode)
+    source = caller.request
+    request_id = _request_id(backend, request) if source is None else source.request_id
+    return _answer(backend, request_id, outcome, encode)
 
 
 def _answer(backend: Backend, request_id: str, outcome: Outcome, encode: _Encode) -> bytes:
@@ -197,6 +201,11 @@ async def _caller(backend: Backend, request: Request) -> Caller:
     return await caller_of_request(request.headers, request.query_params, backend.authenticator)
 
 
+async def _known_caller(backend: Backend, request: Request) -> Caller:
+    """The caller of what may have effects, which may ask where the request came from."""
+    return from_request(await _caller(backend, request), request, _request_id(backend, request))
+
+
 # ---- endpoints ----
 
 
@@ -215,7 +224,7 @@ async def query_of_url(backend: Backend, request: Request) -> Response:
         raise BadRequest("The query parameter `path` is missing", code="BadQueryArgs")
     fields: dict[str, Any] = dict(parameters)
     try:
-        fields["args"] = orjson.loads(parameters.get("args") or b"{}")
+        fields["args"] = parse_json(parameters.get("args") or b"{}")
     except orjson.JSONDecodeError as error:
         raise BadRequest(
             f"The query parameter `args` is not JSON: {error}", code="BadQueryArgs"
@@ -225,14 +234,14 @@ async def query_of_url(backend: Backend, request: Request) -> Response:
 
 async def mutation(backend: Backend, request: Request) -> Response:
     """`POST /api/mutation`: run and commit. Sent twice, it runs twice."""
-    caller = await _caller(backend, request)
+    caller = await _known_caller(backend, request)
     fields = await json_body(request, backend.limits)
     return _json(await _call(backend, request, fields, caller, backend.runner.mutation))
 
 
 async def action(backend: Backend, request: Request) -> Response:
     """`POST /api/action`."""
-    caller = await _caller(backend, request)
+    caller = await _known_caller(backend, request)
     fields = await json_body(request, backend.limits)
     return _json(await _call(backend, request, fields, caller, backend.runner.action))
 
@@ -246,7 +255,7 @@ async def function(backend: Backend, request: Request) -> Response:
 
 async def run(backend: Backend, request: Request) -> Response:
     """`POST /api/run/{module…}/{function}`: any public function, by its path in the URL."""
-    caller = await _caller(backend, request)
+    caller = await _known_caller(backend, request)
     module, slash, name = unquote(request.path_params["path"]).rpartition("/")
     if not slash or not module or not name:
         raise BadRequest(

@@ -8,6 +8,7 @@ Invariants
 - A connection that has a request under way, or has become a websocket, is left alone.
 - A request whose body turns out to be no HTTP is answered once, by the protocol.
 - One timer per connection, set once per period and not per request.
+- A response that has begun and cannot be completed can be ended by `abort`.
 
 Source: uvicorn's HTTP protocols, and the contract of its `http` setting
 """
@@ -15,19 +16,47 @@ Source: uvicorn's HTTP protocols, and the contract of its `http` setting
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import Any
 
+from starlette.types import Scope
 from uvicorn.protocols.http.auto import AutoHTTPProtocol
 
-__all__ = ["http_protocol"]
+__all__ = ["abort", "http_protocol", "on_abort"]
 
 _Protocol: Any = AutoHTTPProtocol
+_ABORT = "reactive_store.abort"  # in the state of a request: closes its connection
+
+
+def on_abort(scope: Scope, close: Callable[[], None]) -> None:
+    """Say how the connection of a request is closed."""
+    scope["state"][_ABORT] = close
+
+
+def abort(scope: Scope) -> bool:
+    """Close the connection of a request without completing the response, if the server can."""
+    close = scope.get("state", {}).get(_ABORT)
+    if close is None:
+        return False
+    close()
+    return True
 
 
 def http_protocol(head_seconds: float) -> type[asyncio.Protocol]:
     """uvicorn's own protocol, with that much time for the head of a request."""
 
     class HttpProtocol(_Protocol):  # type: ignore[misc]
+        def __init__(self, *args: Any, **kwargs: Any) -> None:
+            super().__init__(*args, **kwargs)
+            # Requests get copies of it.
+            self.app_state: dict[str, Any] = {**self.app_state, _ABORT: self._abort}
+
+        def _abort(self) -> None:
+            cycle = self.cycle
+            if cycle is not None:
+                cycle.disconnected = True  # to the cycle, and its log, the peer has left
+            self.transport.close()
+
         def connection_made(self, transport: asyncio.Transport) -> None:
             super().connection_made(transport)
             self._idle_since: float | None = self.loop.time()  # None: it is a websocket now

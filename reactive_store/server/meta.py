@@ -20,9 +20,7 @@ from reactive_store.errors import BadRequest, Forbidden
 from reactive_store.server.authorization import admin_of_request
 from reactive_store.server.requests import Endpoint, json_body, json_response, read_body
 
-__all__ = ["META_ENDPOINTS", "NO_HTTP_ACTIONS", "server_version"]
-
-NO_HTTP_ACTIONS = "This Convex deployment does not have HTTP actions enabled."
+__all__ = ["META_ENDPOINTS", "server_version"]
 
 _RUNNING = "This Convex deployment is running. See https://docs.convex.dev/."
 _ECHO_BYTES = 128 * 1024 * 1024
@@ -78,9 +76,11 @@ async def metrics(backend: Backend, request: Request) -> Response:
     return PlainTextResponse("".join(lines), media_type="text/plain; version=0.0.4; charset=utf-8")
 
 
-async def no_http_actions(backend: Backend, request: Request) -> Response:
-    """`/http/…`: where an app's own routes would be."""
-    return PlainTextResponse(NO_HTTP_ACTIONS, status_code=404)
+async def key_set(backend: Backend, request: Request) -> Response:
+    """`GET /.well-known/jwks.json`: what development tokens are checked with, where they count."""
+    if not backend.accepts_development_tokens:
+        return Response(status_code=404)
+    return json_response(backend.development_issuer.key_set)
 
 
 def _numbers(record: Any, prefix: str = "") -> Iterator[tuple[str, float]]:
@@ -180,8 +180,6 @@ def _change(change: object) -> tuple[str, str | None]:
     )
 
 
-_EVERY_METHOD = "GET POST PUT PATCH DELETE OPTIONS"
-
 # (methods, path, endpoint)
 META_ENDPOINTS: tuple[tuple[str, str, Endpoint], ...] = (
     ("GET", "/", running),
@@ -190,6 +188,7 @@ META_ENDPOINTS: tuple[tuple[str, str, Endpoint], ...] = (
     ("GET", "/instance_name", instance_name),
     ("POST", "/echo", echo),
     ("GET", "/metrics", metrics),
+    ("GET", "/.well-known/jwks.json", key_set),
     ("GET", "/api/check_admin_key", check_admin_key),
     ("GET", "/api/v1/get_canonical_urls", canonical_urls),
     ("POST", "/api/update_canonical_url", refuse_canonical_url),
@@ -199,5 +198,4 @@ META_ENDPOINTS: tuple[tuple[str, str, Endpoint], ...] = (
     ("POST", "/api/update_environment_variables", update_environment_variables),
     ("POST", "/api/v1/update_environment_variables", update_environment_variables),
     ("GET", "/api/v1/list_environment_variables", list_environment_variables),
-    (_EVERY_METHOD, "/http/{path:path}", no_http_actions),
 )

@@ -26,6 +26,7 @@ from reactive_store.errors import BadRequest
 from reactive_store.limits import Limits
 from reactive_store.runtime import Runtime
 from reactive_store.server.errors import error_response
+from reactive_store.values.wire import parse_json
 
 __all__ = ["Endpoint", "Endpoints", "json_body", "json_response", "read_body"]
 
@@ -130,7 +131,7 @@ async def json_body(request: Request, limits: Limits) -> dict[str, Any]:
         )
     body = await read_body(request, limits.body_bytes)
     try:
-        fields = orjson.loads(body)
+        fields = parse_json(body)
     except orjson.JSONDecodeError as error:
         raise BadRequest(
             f"Failed to parse the request body as JSON: {error}", code="BadJsonBody"

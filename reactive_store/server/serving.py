@@ -53,6 +53,8 @@ async def serve(
     """
 
     def announce(url: str) -> None:
+        if site_port is None:
+            backend.announce_site(f"{url}/http")
         backend.announce(url)  # other processes on this data find it there
         ready(url)
 
@@ -62,6 +64,7 @@ async def serve(
         port=port,
         site_port=site_port,
         ready=announce,
+        site_ready=backend.announce_site,
         stop=stop,
         limits=backend.limits,
         runtime=backend.runtime,
@@ -76,18 +79,24 @@ async def serve_app(
     port: int,
     site_port: int | None = None,
     ready: Callable[[str], None],
+    site_ready: Callable[[str], None] | None = None,
     stop: asyncio.Event | None = None,
     limits: Limits,
     runtime: Runtime,
     compression: bool = False,
 ) -> None:
-    """`serve` for an application that holds ours, alone or among others."""
+    """`serve` for an application that holds ours, alone or among others.
+
+    Shapes   site_ready is called with the URL of the site port, before `ready`
+    """
     with contextlib.ExitStack() as sockets:
         api = sockets.enter_context(listen(host, port))
         url = url_of(host, api)
         servers = [(_server(app, "on", limits, compression, lambda: ready(url)), api)]
         if site_port is not None:
             site = sockets.enter_context(listen(host, site_port, option="--site-port"))
+            if site_ready is not None:
+                site_ready(url_of(host, site))
             # The site's paths are those below `/http`; it shares the life of the application.
             below = _BelowHttp(app)
             servers.append((_server(below, "off", limits, compression, _do_nothing), site))
@@ -165,7 +174,10 @@ class _BelowHttp:
         elif scope["type"] == "http" and not scope["path"].startswith("/"):
             await PlainTextResponse(status_code=400)(scope, receive, send)  # `OPTIONS *`
         else:
-            await self._app({**scope, "path": "/http" + scope["path"]}, receive, send)
+            below = {**scope, "path": "/http" + scope["path"]}
+            if (raw := scope.get("raw_path")) is not None:
+                below["raw_path"] = b"/http" + raw
+            await self._app(below, receive, send)
 
 
 class _Server(uvicorn.Server):

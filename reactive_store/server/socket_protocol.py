@@ -253,6 +253,10 @@ class SocketProtocol(asyncio.Protocol):
             self._flush()  # pongs, the answer to a Close, the Close of a broken frame
         else:
             conn.data_to_send()  # pongs for a peer that does not read: they are not kept for it
+        if conn.parser_exc is None and conn.close_rcvd is None and self._close_timer is not None:
+            # Our Close is on its way to a peer that was still sending. A connection that is closed
+            # with something unread takes back what was written: it would never learn the reason.
+            return
         if conn.parser_exc is not None or conn.close_expected():
             self._is_open = False
             self._end(1006 if conn.close_rcvd is None else conn.close_rcvd.code)

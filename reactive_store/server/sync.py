@@ -25,9 +25,11 @@ from starlette.responses import Response
 from starlette.types import Receive, Send
 from starlette.websockets import WebSocket
 
+from reactive_store.auth.identity import RequestSource
 from reactive_store.backend import Backend
 from reactive_store.errors import BadRequest
 from reactive_store.runtime import Runtime
+from reactive_store.server.authorization import source_of
 from reactive_store.server.client_version import (
     CLIENT_HEADER,
     RefusedClient,
@@ -282,15 +284,22 @@ class SyncEndpoint:
             await _refuse(websocket, response)
             return
         await websocket.accept(headers=deprecation_headers(support))
+        source = source_of(websocket)
         direct = scope.get("extensions", {}).get(DIRECT)
         if direct is None:
-            await self._serve_ordinary(backend, receive, send, client)
+            await self._serve_ordinary(backend, receive, send, client, source)
         else:
-            self._hand_over(backend, direct["socket"], client)
+            self._hand_over(backend, direct["socket"], client, source)
 
-    def _hand_over(self, backend: Backend, socket: SocketProtocol, client: ClientVersion) -> None:
+    def _hand_over(
+        self,
+        backend: Backend,
+        socket: SocketProtocol,
+        client: ClientVersion,
+        source: RequestSource,
+    ) -> None:
         """Let a socket of our own server go on by itself; this request ends here."""
-        conversation = self._start(backend, socket, client)
+        conversation = self._start(backend, socket, client, source)
         sockets = self._sockets
 
         def end() -> None:
@@ -301,10 +310,15 @@ class SyncEndpoint:
         sockets.add(conversation)
 
     async def _serve_ordinary(
-        self, backend: Backend, receive: Receive, send: Send, client: ClientVersion
+        self,
+        backend: Backend,
+        receive: Receive,
+        send: Send,
+        client: ClientVersion,
+        source: RequestSource,
     ) -> None:
         transport = AsgiTransport(send, self._runtime)
-        conversation = self._start(backend, transport, client)
+        conversation = self._start(backend, transport, client, source)
         transport.on_writable = conversation.on_writable
         self._sockets.add(conversation)
         try:
@@ -315,7 +329,11 @@ class SyncEndpoint:
             await transport.finish()
 
     def _start(
-        self, backend: Backend, transport: AsgiTransport | SocketProtocol, client: ClientVersion
+        self,
+        backend: Backend,
+        transport: AsgiTransport | SocketProtocol,
+        client: ClientVersion,
+        source: RequestSource,
     ) -> _Conversation:
         worker = Worker(
             backend.runner,
@@ -328,6 +346,7 @@ class SyncEndpoint:
             client,
             redact=backend.settings.redact,
             pump=self._sockets.pump,
+            source=source,
         )
         return _Conversation(transport, worker)
 

@@ -48,6 +48,7 @@ from reactive_store.sync.messages import (
     TransitionChunk,
     Version,
 )
+from reactive_store.values.wire import parse_json
 
 __all__ = [
     # re-exported: the messages themselves
@@ -189,7 +190,7 @@ def _texts(fields: _Fields, name: str) -> tuple[str, ...]:
 
 
 def _message(text: str | bytes) -> _Fields:
-    fields = orjson.loads(text)
+    fields = parse_json(text)
     if type(fields) is not dict:
         raise ValueError("expected an object")
     return fields
@@ -227,7 +228,7 @@ def _too_many(args: list[Any]) -> str:
     except TypeError:
         shown = "…"
     return (
-        "Expected to receive a single object as the function's argument. "
+        "ArgumentValidationError: Expected to receive a single object as the function's argument. "
         f"Instead received {len(args)} arguments: {shown}"
     )
 

@@ -410,7 +410,7 @@ class Session:
             self._actions_waiting or (self._mutation_running is None and self._mutations_waiting)
         )
 
-    def begin_push(self) -> ComputeTransition | None:
+    def begin_push(self, now_ns: int) -> ComputeTransition | None:
         """`next_work` for the most frequent case, in fewer steps: one stale query, nothing else.
 
         None: it is not that case, or the Transition may not be computed now.
@@ -423,7 +423,7 @@ class Session:
             or self._mutations_waiting
             or self._actions_waiting
             or self._verify is not None
-            or self._expires_ns is not None
+            or (self._expires_ns is not None and now_ns >= self._expires_ns)
             or not self._is_due  # from here on as in `_may_compute`
             or self._computing is not None
             or self._is_paused

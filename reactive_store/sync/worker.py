@@ -22,11 +22,12 @@ import hashlib
 import logging
 from collections import deque
 from collections.abc import Coroutine, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any, Protocol, cast
 
 from reactive_store.auth.authenticator import Authenticator
-from reactive_store.auth.identity import Caller
+from reactive_store.auth.identity import ANONYMOUS, Caller, RequestSource
 from reactive_store.engine.database import Database
 from reactive_store.errors import ProtocolError, Retry, StoreError, StoreFailed
 from reactive_store.functions.live_queries import LiveQueries, LiveResult, Watch
@@ -199,6 +200,7 @@ class Worker:
 
     `pump` is best shared by all workers of a backend; without one the worker has its own.
     `redact` hides error texts and log lines of mutations and actions (live queries do their own).
+    `source` is what is known of the peer.
     """
 
     __slots__ = (
@@ -206,11 +208,13 @@ class Worker:
         "_database",
         "_failed_transitions",
         "_live_queries",
+        "_nobody",
         "_pump",
         "_redact",
         "_runner",
         "_runtime",
         "_session",
+        "_source",
         "_transport",
         "_watches",
         "is_awake",
@@ -228,6 +232,7 @@ class Worker:
         client: ClientVersion,
         redact: bool,
         pump: Pump | None = None,
+        source: RequestSource | None = None,
     ) -> None:
         self._runner = runner
         self._live_queries = live_queries
@@ -236,6 +241,8 @@ class Worker:
         self._runtime = runtime
         self._transport = transport
         self._redact = redact
+        self._source = source
+        self._nobody = replace(ANONYMOUS, request=source)
         self._pump = Pump(runtime) if pump is None else pump
         self._session = Session(
             limits,
@@ -306,7 +313,7 @@ class Worker:
 
         Several may be waiting at once, each in its own work.
         """
-        push = self._session.begin_push()
+        push = self._session.begin_push(moment.now_ns)
         if push is None or moment.is_over:
             return self._advance(push, moment)
         watch = self._watches.get(push.reread[0])
@@ -395,7 +402,8 @@ class Worker:
             case RunAction():
                 return await self._action(work)
             case Verify():
-                return Verified(await self._verify(work.message))
+                caller = await self._verify(work.message)
+                return Verified(caller, caller.expires_ns)
             case RunMutation():
                 raise AssertionError("mutations are told when they are durable")
 
@@ -418,9 +426,8 @@ class Worker:
             return Accepted(_refusal(work.fault), Timestamp(0))
         session_id, request_id = work.session_id, work.request_id
         request = None if session_id is None else SessionRequest(session_id, request_id)
-        return await self._runner.accept_mutation(
-            work.path, work.args, work.caller, session=request
-        )
+        caller = self._nobody if work.caller is ANONYMOUS else work.caller
+        return await self._runner.accept_mutation(work.path, work.args, caller, session=request)
 
     def _told(self, work: RunMutation, outcome: Outcome, failure: StoreFailed | None) -> None:
         # Called from inside a commit's publication, which no exception may reach.
@@ -449,7 +456,8 @@ class Worker:
         if work.fault is not None:
             outcome: Outcome = _refusal(work.fault)
         else:
-            outcome = await self._runner.action(work.path, work.args, work.caller)
+            caller = self._nobody if work.caller is ANONYMOUS else work.caller
+            outcome = await self._runner.action(work.path, work.args, caller)
         log_lines = () if self._redact else outcome.log_lines
         if isinstance(outcome, Success):
             return ActionResponse(work.request_id, True, outcome.value, log_lines)
@@ -457,9 +465,14 @@ class Worker:
         return ActionResponse(work.request_id, False, text, log_lines, outcome.data)
 
     async def _verify(self, message: Authenticate) -> Caller:
+        source = self._source
         if message.kind == "Admin":
-            return self._authenticator.admin(message.value, message.acting_as)
-        return await self._authenticator.authenticate(message.value)
+            caller = self._authenticator.admin(message.value, message.acting_as)
+        else:
+            caller = await self._authenticator.authenticate(message.value)
+            if source is not None:
+                source = replace(source, auth_token=message.value)
+        return caller if source is None else replace(caller, request=source)
 
     async def _results(self, work: ComputeTransition) -> dict[int, LiveResult]:
         watches = self._watches

@@ -13,11 +13,13 @@ from __future__ import annotations
 from reactive_store.testing.backend import FunctionError, LiveValue, TestBackend, TestCaller
 from reactive_store.testing.faulty_persistence import FaultyPersistence
 from reactive_store.testing.sequencer import Sequencer
+from reactive_store.testing.site import HttpResponse
 from reactive_store.testing.virtual_runtime import VirtualRuntime
 
 __all__ = [
     "FaultyPersistence",
     "FunctionError",
+    "HttpResponse",
     "LiveValue",
     "Sequencer",
     "TestBackend",

@@ -11,18 +11,22 @@ Source of facts: docs/reference/api.md.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import replace
 from datetime import timedelta
+from inspect import iscoroutinefunction
 from pathlib import Path
 from types import ModuleType, TracebackType
 from typing import Any, Final, Self, TypeVar
 
-from reactive_store.auth.identity import Caller, Identity
+from reactive_store.auth.identity import Caller, Identity, RequestSource
 from reactive_store.backend import Backend
+from reactive_store.blobs.contract import BlobStore
 from reactive_store.config import Settings
-from reactive_store.errors import ConvexError
+from reactive_store.errors import ConvexError, StoreFailed
 from reactive_store.functions.app import App
 from reactive_store.functions.context import MutationCtx
 from reactive_store.functions.definitions import FunctionDef, FunctionKind
@@ -30,11 +34,14 @@ from reactive_store.functions.live_queries import Watch
 from reactive_store.functions.loader import build_app, load_app
 from reactive_store.functions.names import to_wire
 from reactive_store.functions.outcome import Failure, Outcome
+from reactive_store.functions.runner import Runner
+from reactive_store.functions.storage import StorageActionWriter, with_bytes
 from reactive_store.limits import Limits
 from reactive_store.persistence.contract import Persistence
 from reactive_store.persistence.memory import MemoryPersistence
 from reactive_store.schema.tables import Schema
 from reactive_store.schema.validators import v
+from reactive_store.testing.site import HttpResponse, fetch
 from reactive_store.testing.virtual_runtime import VirtualRuntime
 from reactive_store.values.wire import dumps, from_json, loads
 
@@ -45,6 +52,8 @@ T = TypeVar("T")
 _ISSUER: Final = "https://convex.test"
 _SUBJECT: Final = "user"
 _PATIENCE_S: Final = 5.0
+_BREATH_S: Final = 0.001
+_PATIENT_ROUNDS: Final = 100  # of the event loop, in which no scheduled function begins or ends
 
 # What `with_identity` spells in snake_case; other names are custom claims and stay as written.
 _ATTRIBUTES: Final = frozenset(name for name in Identity.__annotations__ if name[0] != "_")
@@ -134,6 +143,16 @@ class LiveValue:
             return self._latest
 
 
+class _RunCtx(MutationCtx):
+    """What `run` hands over: a mutation's ctx that can store and read files as well."""
+
+    __slots__ = ()
+
+    @property
+    def storage(self) -> StorageActionWriter:
+        return with_bytes(super().storage)
+
+
 class TestCaller:
     """Calls functions on somebody's behalf."""
 
@@ -147,31 +166,73 @@ class TestCaller:
         """Run a query.
 
         Shapes   function: its path, a reference or the function itself; args by name, in either
-                 spelling
+                 spelling. Or a coroutine function of the test, `async def look(ctx)`, which runs
+                 as a query
         Raises   ConvexError as the app raised it; FunctionError for everything else that fails;
-                 BadRequest for a path that names no function
+                 BadRequest for a path that names no function; what a function of the test raises
         """
-        path = self._owner.path_of(function)
-        runner = self._owner.backend.runner
-        return self._owner.value_of(await runner.query(path, args, self._caller))
+        return await self._call(FunctionKind.QUERY, function, args)
 
     async def mutation(self, function: object, /, **args: Any) -> Any:
         """Run a mutation; it is committed, and live queries know, when this returns.
 
         Raises   as `query`
         """
-        path = self._owner.path_of(function)
-        runner = self._owner.backend.runner
-        return self._owner.value_of(await runner.mutation(path, args, self._caller))
+        return await self._call(FunctionKind.MUTATION, function, args)
 
     async def action(self, function: object, /, **args: Any) -> Any:
         """Run an action.
 
         Raises   as `query`
         """
-        path = self._owner.path_of(function)
-        runner = self._owner.backend.runner
-        return self._owner.value_of(await runner.action(path, args, self._caller))
+        return await self._call(FunctionKind.ACTION, function, args)
+
+    async def run(self, work: Callable[[MutationCtx], Awaitable[T]], /) -> T:
+        """Run a piece of code with a mutation's ctx, in one transaction that is committed.
+
+        It runs again when it loses a race, as a mutation does. `ctx.storage` is that of an action.
+
+        Raises   what `work` raises; then nothing was written
+        """
+        results: list[T] = []
+
+        async def keeping(ctx: MutationCtx) -> None:
+            results.clear()
+            results.append(await work(_RunCtx.extend(ctx)))
+
+        await self._call(FunctionKind.MUTATION, keeping, {})
+        return results[0]
+
+    async def fetch(
+        self,
+        path: str,
+        /,
+        *,
+        method: str = "GET",
+        headers: Mapping[str, str] | None = None,
+        body: bytes | str | None = None,
+        json: Any = None,
+    ) -> HttpResponse:
+        """Send a request to the app's own HTTP routes.
+
+        Shapes   path: as on the site port, with the query string if there is one
+        Raises   ValueError for a path without a slash in front. A handler that fails is a response
+                 with status 500
+        """
+        owner, caller = self._owner, self._caller
+        is_somebody = caller.identity is not None or caller.request is not None
+        response, outcome = await fetch(
+            owner.backend,
+            path,
+            method=method,
+            headers=headers,
+            body=body,
+            json_body=json,
+            caller=caller if is_somebody else None,
+        )
+        if outcome is not None:
+            owner.log_lines.extend(outcome.log_lines)
+        return response
 
     def subscribe(self, function: object, /, **args: Any) -> LiveValue:
         """Watch a query: `async with t.subscribe(…) as live`."""
@@ -190,7 +251,22 @@ class TestCaller:
         }
         if "tokenIdentifier" not in given:
             given = {"issuer": _ISSUER, "subject": _SUBJECT, **given}
-        return TestCaller(self._owner, Caller(Identity.from_attributes(given), is_admin=True))
+        identity = Identity.from_attributes(given)
+        return TestCaller(self._owner, replace(self._caller, identity=identity))
+
+    def with_request_metadata(
+        self, *, ip: str | None = None, user_agent: str | None = None, request_id: str = "test"
+    ) -> TestCaller:
+        """The same caller, coming from somewhere: what `ctx.meta.get_request_metadata` tells."""
+        source = RequestSource(ip, user_agent, request_id)
+        return TestCaller(self._owner, replace(self._caller, request=source))
+
+    async def _call(self, kind: FunctionKind, function: object, args: Mapping[str, Any]) -> Any:
+        owner = self._owner
+        if iscoroutinefunction(function) and not isinstance(function, FunctionDef):
+            return await owner._call_inline(kind, function, args, self._caller)
+        path = owner.path_of(function)
+        return owner.value_of(await _entry(owner.backend.runner, kind)(path, args, self._caller))
 
 
 class TestBackend(TestCaller):
@@ -198,7 +274,7 @@ class TestBackend(TestCaller):
 
     Shapes   functions: a folder, or a package (the module or its dotted name). schema: without it,
              `schema.py` beside the functions counts. app: instead of both, an App or the folder of
-             one. persistence: instead of a new one in memory; it is closed at the end
+             one. persistence, blobs: instead of new ones in memory; they are closed at the end
     Cost     loading the app; a few milliseconds else
     Raises   on entry: BadRequest when the app cannot be loaded or does not fit the data
     """
@@ -212,6 +288,7 @@ class TestBackend(TestCaller):
         limits: Limits | None = None,
         seed: int = 0,
         persistence: Persistence | None = None,
+        blobs: BlobStore | None = None,
     ) -> None:
         if app is not None and (schema is not None or functions is not None):
             raise TypeError("TestBackend takes an app, or schema and functions, not both")
@@ -223,6 +300,7 @@ class TestBackend(TestCaller):
         self._app = app
         self._limits = limits or Limits()
         self._persistence = persistence
+        self._blobs = blobs  # where files are kept; None: in memory
         self._backend: Backend | None = None
         self._root_level = logging.WARNING  # what it was before `__aenter__`
         self._inline_calls = 0
@@ -239,11 +317,14 @@ class TestBackend(TestCaller):
                 app=app,
                 runtime=self.runtime,
                 persistence=self._persistence or MemoryPersistence(self._limits),
+                blobs=self._blobs,
             )
         except BaseException:
             if app is not self._app:
                 app.close()
             raise
+        self.runtime.settle = self._settle
+        await self._settle()  # crons that begin at once have run
         return self
 
     async def __aexit__(
@@ -278,51 +359,88 @@ class TestBackend(TestCaller):
         return self.runtime.now_ns() / 1e6
 
     async def advance(self, duration: timedelta, /) -> None:
-        """Move the clock; what is due until then happens in order.
+        """Move the clock; what is due until then happens in order, each at its own time.
+
+        Scheduled functions and crons have run when this returns, save actions that wait for
+        something other than the clock.
 
         Raises   TypeError for a bare number
         """
         await self.runtime.advance(duration)
 
-    async def finish_scheduled_functions(self) -> None:
-        """Wait until nothing that is due is left to run.
+    async def finish_scheduled_functions(self, timeout: float = _PATIENCE_S) -> None:
+        """Wait until no scheduled function or cron runs, and none is due. The clock stands still.
 
-        Functions cannot be scheduled in this release, so it returns at once.
+        What they schedule in turn counts when it is due at once. `timeout` is in real seconds.
+
+        Raises   TimeoutError naming what still runs
         """
+        try:
+            async with asyncio.timeout(timeout):
+                await self._settle()
+                while not self._is_quiet():
+                    await asyncio.sleep(_BREATH_S)
+                    await self._settle()
+        except TimeoutError:
+            running = ", ".join(self.backend.jobs.running) or "a cron"
+            raise TimeoutError(f"not finished within {timeout:g} s: {running}") from None
 
-    async def run(self, work: Callable[[MutationCtx], Awaitable[T]], /) -> T:
-        """Run a piece of code with a mutation's ctx, in one transaction that is committed.
+    def _is_quiet(self) -> bool:
+        backend = self._backend
+        return backend is None or (backend.jobs.is_quiet and backend.crons.is_quiet)
 
-        It runs again when it loses a race, as a mutation does.
+    async def _settle(self) -> None:
+        """Let what is due run, as far as it gets without the clock."""
+        backend = self._backend
+        if backend is None:
+            return
+        committer = backend.database.committer
+        seen, rounds = -1, 0
+        while committer.pending or not self._is_quiet():
+            if committer.pending:
+                with contextlib.suppress(StoreFailed):
+                    await committer.wait_durable(committer.accepted_ts)
+            progress = backend.jobs.progress + backend.crons.progress
+            seen, rounds = progress, rounds + 1 if progress == seen else 0
+            if rounds > _PATIENT_ROUNDS:
+                return  # it waits for the clock, or for something outside
+            await asyncio.sleep(0)
 
-        Raises   what `work` raises; then nothing was written
+    async def _call_inline(
+        self,
+        kind: FunctionKind,
+        work: Callable[..., Awaitable[Any]],
+        args: Mapping[str, Any],
+        caller: Caller,
+    ) -> Any:
+        """Run a coroutine function that no app has, as if one had it.
+
+        Raises   what it raises
         """
-        results: list[T] = []
         errors: list[Exception] = []
 
-        async def inline(ctx: MutationCtx) -> None:
-            results.clear()
+        async def inline(ctx: Any, **given: Any) -> Any:
             errors.clear()
             try:
-                results.append(await work(ctx))
+                return await work(ctx, **given)
             except Exception as error:
                 errors.append(error)
                 raise
 
         self._inline_calls += 1
-        path = f"_system/testing.js:run{self._inline_calls}"
-        function = FunctionDef(FunctionKind.MUTATION, "internal", inline, args=v.object({}))
+        path = f"_system/testing.js:inline{self._inline_calls}"
+        function = FunctionDef(kind, "internal", inline, args=v.any())
         runner = self.backend.runner
         runner.system_functions = {**runner.system_functions, path: function.at(path)}
         try:
-            outcome = await runner.mutation(path, {}, self._caller)
+            outcome = await _entry(runner, kind)(path, args, caller)
         finally:
             left = {name: each for name, each in runner.system_functions.items() if name != path}
             runner.system_functions = left
-        if errors:
+        if errors and isinstance(outcome, Failure):
+            self.log_lines.extend(outcome.log_lines)
             raise errors[0]
-        self.value_of(outcome)
-        return results[0]
+        return self.value_of(outcome)
 
     def path_of(self, function: object) -> str:
         """The canonical path of a function, given as path, reference or the function itself."""
@@ -339,3 +457,9 @@ class TestBackend(TestCaller):
         if outcome.data is not None:
             raise ConvexError(loads(outcome.data))
         raise FunctionError(outcome.message.rstrip("\n"), outcome.log_lines)
+
+
+def _entry(runner: Runner, kind: FunctionKind) -> Callable[..., Awaitable[Outcome]]:
+    if kind is FunctionKind.QUERY:
+        return runner.query
+    return runner.mutation if kind is FunctionKind.MUTATION else runner.action

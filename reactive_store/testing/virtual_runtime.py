@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import heapq
 import random
-from collections.abc import Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
@@ -54,6 +54,9 @@ class VirtualRuntime:
         self._random = random.Random(seed)  # noqa: S311 - repeatable on purpose
         self._sleepers: list[_Sleeper] = []  # a heap
         self._count = 0
+        # Awaited whenever somebody was woken, before the clock moves on: lets what that set in
+        # motion happen. What is found at once costs least, since it is awaited very often.
+        self.settle: Callable[[], Awaitable[None]] | None = None
 
     def now_ns(self) -> int:
         """Nanoseconds since the Unix epoch, as far as the clock was moved."""
@@ -101,11 +104,15 @@ class VirtualRuntime:
             raise ValueError(f"the clock cannot be moved back, here by {-duration}")
         target_ns = self._now_ns + duration // timedelta(microseconds=1) * 1000
         await self._let_run(None)
+        if self.settle is not None:
+            await self.settle()
         while self._sleepers and self._sleepers[0].deadline_ns <= target_ns:
             sleeper = heapq.heappop(self._sleepers)
             self._now_ns = max(self._now_ns, sleeper.deadline_ns)
             sleeper.wake.set_result(None)
             await self._let_run(sleeper)
+            if self.settle is not None:
+                await self.settle()
         self._now_ns = target_ns
 
     async def _let_run(self, woken: _Sleeper | None) -> None:

@@ -257,6 +257,7 @@ def wish(state: ClientState, frame: dict[str, Any]) -> None:
 
 
 def test_a_reconnecting_npm_client_brings_its_session_its_time_and_its_journal():
+    """C70."""
     first, second = sockets("npm_reconnect")
     before = decode_client(json.dumps(first[1]["frame"]))
     after = decode_client(json.dumps(second[1]["frame"]))

@@ -131,6 +131,7 @@ def refusal_of(call: Any) -> str:
 
 @cases("values", "encode")
 def test_a_value_encodes_as_on_convex(case: dict[str, Any]) -> None:
+    """V1, V2, V3, V4, V15, V16, V26, V31, V34."""
     tagged = case["value"]
     if has_commit_timestamp(tagged):
         # Python code has no spelling for the placeholder, and nobody may send it.
@@ -185,6 +186,7 @@ def check_encoding_error(case: dict[str, Any]) -> None:
 
 @cases("values", "decode")
 def test_json_decodes_as_on_convex(case: dict[str, Any]) -> None:
+    """V10, V11, V12, V13."""
     name = case["name"]
     if name in SERVER_DECIDES_DECODING:
         expected = SERVER_DECIDES_DECODING[name]
@@ -236,6 +238,7 @@ SERVER_DECIDES_DECODING: dict[str, Any] = {
 
 @cases("values", "raw_json")
 def test_json_text_is_read_as_the_server_reads_it(case: dict[str, Any]) -> None:
+    """V5, V7, V8, V14, V15."""
     if case.get("error"):
         refusal_of(lambda: loads(case["text"]))
         refusal_of(lambda: loads(case["text"].encode()))
@@ -246,12 +249,14 @@ def test_json_text_is_read_as_the_server_reads_it(case: dict[str, Any]) -> None:
 
 @cases("values", "sizes")
 def test_a_value_costs_what_it_costs_on_convex(case: dict[str, Any]) -> None:
+    """V34."""
     value = as_python(case["value"])
     assert size_of(value if value is UNSET else normalize(value)) == case["size"]
 
 
 @cases("values", "document_sizes")
 def test_a_document_costs_what_it_costs_on_convex(case: dict[str, Any]) -> None:
+    """V35."""
     document = normalize(as_python(case["value"]))
     assert isinstance(document, dict)
     id_chars = case.get("options", {}).get("customIdLength", 32)
@@ -260,6 +265,7 @@ def test_a_document_costs_what_it_costs_on_convex(case: dict[str, Any]) -> None:
 
 @cases("values", "patch")
 def test_a_patch_keeps_unset_only_at_its_top(case: dict[str, Any]) -> None:
+    """V21."""
     if has_commit_timestamp(case["value"]):
         refusal_of(lambda: from_json(case["encoded"]))
     elif "error" in case:
@@ -281,6 +287,7 @@ def test_a_patch_keeps_unset_only_at_its_top(case: dict[str, Any]) -> None:
 
 @cases("values", "literal")
 def test_a_literal_of_a_filter_may_be_unset(case: dict[str, Any]) -> None:
+    """V21."""
     value = as_python(case["value"])
     if "error" in case:
         assert refusal_of(lambda: normalize(value)).endswith("(present at path [0])")
@@ -292,6 +299,7 @@ def test_a_literal_of_a_filter_may_be_unset(case: dict[str, Any]) -> None:
 
 @cases("values", "convex_error_message")
 def test_the_data_of_an_error_makes_its_message(case: dict[str, Any]) -> None:
+    """V25."""
     data = "x" * 20000 if case["name"] == "long" else as_python(case["data"])
     message = error_data_message(data)
     assert len(message) == case["message_length"]
@@ -308,6 +316,7 @@ ASCENDING = [
 
 
 def test_values_ascend_in_the_order_of_convex() -> None:
+    """V58, V59, V60, V61, V63."""
     keys = [encode_key(value) for value in ASCENDING]
     assert [key.hex() for key in keys] == [row["key_hex"] for row in FILES["order"]["ascending"]]
     assert keys == sorted(set(keys))
@@ -332,11 +341,13 @@ def test_ordered_values_survive_the_wire(case: dict[str, Any]) -> None:
 
 @cases("order", "equal")
 def test_equal_values_compare_equal(case: dict[str, Any]) -> None:
+    """V62."""
     assert compare(as_python(case["a"]), as_python(case["b"])) == 0
 
 
 @cases("order", "different")
 def test_different_values_compare_by_the_total_order(case: dict[str, Any]) -> None:
+    """V62."""
     a, b = (as_python(case[side]) for side in "ab")
     assert compare(a, b) == case["compare"]
     assert compare(b, a) == -case["compare"]
@@ -344,6 +355,7 @@ def test_different_values_compare_by_the_total_order(case: dict[str, Any]) -> No
 
 @cases("order", "index_keys")
 def test_an_index_key_joins_fields_time_and_id(case: dict[str, Any]) -> None:
+    """V64."""
     parts = []
     if "document" in case:
         document = normalize(as_python(case["document"]))
@@ -359,6 +371,7 @@ def test_an_index_key_joins_fields_time_and_id(case: dict[str, Any]) -> None:
 
 @cases("ids", "valid")
 def test_an_id_says_its_table_and_internal_id(case: dict[str, Any]) -> None:
+    """V45, V47."""
     internal_id = bytes.fromhex(case["internal_id"])
     assert decode_id(case["id"]) == (case["table_number"], internal_id)
     assert encode_id(case["table_number"], internal_id) == case["id"]
@@ -369,6 +382,7 @@ def test_an_id_says_its_table_and_internal_id(case: dict[str, Any]) -> None:
 
 @cases("ids", "invalid")
 def test_what_is_not_an_id_is_refused_with_the_reason(case: dict[str, Any]) -> None:
+    """V46."""
     assert refusal_of(lambda: decode_id(case["id"])) == case["backend_error"]
     assert table_number_of(case["id"]) == 0
 
@@ -428,6 +442,7 @@ def build_definition(expr: Any) -> Any:
 
 @cases("validators", "validators")
 def test_a_validator_exports_or_refuses_as_on_convex(case: dict[str, Any]) -> None:
+    """V70, V71, V72, V73, V74, V76."""
     expectation = case.get("backend_expectation", "")
     if "rejected" in expectation:
         # What a push would refuse is refused at construction, in the server's words.
@@ -463,11 +478,14 @@ def order_of_fields(obj: Any) -> Any:
 
 @cases("validators", "library")
 def test_validators_of_the_official_library_are_read(case: dict[str, Any]) -> None:
+    """V79."""
     assert Validator.from_json(case["json"]).to_json() == case["json"]
 
 
 @cases("validators", "functions")
 def test_argument_and_result_validators_export_as_on_convex(case: dict[str, Any]) -> None:
+    """V78."""
+
     def build_part(expr: Any) -> Any:
         built = v.any() if expr is None else build_definition(expr)
         return v.object(built) if isinstance(built, dict) else built
@@ -523,6 +541,7 @@ def build_schema(case: dict[str, Any]) -> Schema:
 
 @cases("validators", "schemas")
 def test_a_schema_exports_or_refuses_as_on_convex(case: dict[str, Any]) -> None:
+    """V30, V80, V81, V83, V102, V103, V104, V105, V106, V107."""
     if "error" in case:
         assert refusal_of(lambda: build_schema(case)) == case["error"]
     elif "backend_error" in case:
@@ -543,6 +562,7 @@ def test_a_schema_exports_or_refuses_as_on_convex(case: dict[str, Any]) -> None:
 
 @cases("validators", "docs")
 def test_the_validator_of_whole_documents(case: dict[str, Any]) -> None:
+    """V84."""
     if "definition" not in case:
         schema = define_schema({"users": define_table({})})
         for ask in (schema.doc, schema.id):
@@ -572,6 +592,7 @@ class Tables:
 
 @cases("validation", "cases")
 def test_a_value_is_checked_as_on_convex(case: dict[str, Any]) -> None:
+    """V50, V87, V88, V89, V90, V93, V94."""
     validator = Validator.from_json(case["validator"])
     value = from_json(case["encoded"])
     assert validator.matches(value, Tables()) == case["ok"]

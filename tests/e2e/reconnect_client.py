@@ -31,9 +31,14 @@ async def main(url: str, name: str) -> None:
 
     watching = asyncio.create_task(watch())
     while line := await asyncio.to_thread(sys.stdin.readline):
-        if json.loads(line)["order"] == "quit":
+        order = json.loads(line)
+        if order["order"] == "quit":
             break
         report("asked")
+        if order["order"] == "act":
+            given = {"name": name, "seconds": order["seconds"]}
+            report("answered", result=client.action("counters:incrementSlowly", given))
+            continue
         report("answered", result=client.mutation("counters:increment", {"name": name}))
     watching.cancel()
 

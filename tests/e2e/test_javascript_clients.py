@@ -87,6 +87,7 @@ async def test_mutations_asked_for_while_offline_all_arrive_in_order(server: Ser
 
 
 async def test_subscription_misses_nothing_while_cut_off(server: ServerProcess):
+    """C70."""
     with CuttableProxy(server.port) as proxy:
         async with node_script("reconnect.mjs", proxy.url) as script:
             script.send("watch", path="counters:value", args={"name": "missed"})
@@ -101,6 +102,7 @@ async def test_subscription_misses_nothing_while_cut_off(server: ServerProcess):
 
 
 async def test_action_in_flight_fails_when_the_socket_is_cut(server: ServerProcess):
+    """C73."""
     with CuttableProxy(server.port) as proxy:
         async with node_script("reconnect.mjs", proxy.url) as script:
             script.send("watch", path="counters:value", args={"name": "action"})

@@ -78,16 +78,23 @@ def test_snake_case_names_are_accepted_too(client: Any, channel: str):
 
 
 def test_every_type_of_value_makes_the_round_trip(client: Any):
+    """V1."""
     assert client.query("values:echo", {"value": VALUES}) == VALUES
     key = client.mutation("values:keep", {"value": VALUES})
     assert client.query("values:kept", {"key": key}) == VALUES
 
 
 def test_whole_numbers_arrive_as_floats(client: Any):
+    """V5, C92."""
     made = client.query("values:eachType")
     assert made["integral"] == 17.0
     assert isinstance(made["integral"], float)
     assert made["big"] == ConvexInt64(2**62)
+
+
+def test_a_result_of_twelve_million_characters_arrives_in_one_piece(socket_client: ConvexClient):
+    """C120."""
+    assert socket_client.query("values:large", {"characters": 12_000_000}) == "x" * 12_000_000
 
 
 def test_action_calls_a_mutation_and_a_query(client: Any, channel: str):
@@ -108,6 +115,7 @@ def test_any_other_error_carries_its_text(client: Any):
 
 
 def test_failed_mutation_leaves_nothing(client: Any, channel: str):
+    """C32."""
     with pytest.raises(ConvexError) as caught:
         client.mutation("failures:afterWriting", {"channel": channel})
     assert caught.value.data == {"code": "rolled_back"}

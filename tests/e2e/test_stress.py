@@ -172,6 +172,7 @@ async def test_fifty_kills_lose_nothing_that_was_acknowledged(
 
 
 async def test_timestamps_never_go_back_over_restarts(own_server: Callable[..., ServerProcess]):
+    """C71."""
     server = own_server()
     latest = 0
     for expected in range(1, 5):

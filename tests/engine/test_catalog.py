@@ -29,6 +29,7 @@ NOTES = Table("notes", TableNumber(FIRST_USER_TABLE), (CREATION, BY_N, STAGED, B
 
 
 def test_system_tables_have_fixed_numbers_below_those_of_users() -> None:
+    """V48."""
     numbers = [table.number for table in SYSTEM_TABLES.values()]
     assert len(set(numbers)) == len(numbers)
     assert all(512 < number < FIRST_USER_TABLE for number in numbers)
@@ -51,6 +52,7 @@ def test_names_and_numbers_lead_to_each_other() -> None:
 
 
 def test_new_numbers_are_the_lowest_free_and_those_of_indexes_only_grow() -> None:
+    """V48."""
     assert Catalog.empty().free_table_number() == FIRST_USER_TABLE
     catalog = Catalog.empty().with_table(NOTES)
     assert catalog.free_table_number() == FIRST_USER_TABLE + 1

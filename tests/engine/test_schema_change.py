@@ -92,6 +92,7 @@ async def test_new_tables_come_with_their_indexes_in_one_commit(database: Databa
 
 
 async def test_an_index_added_later_holds_what_was_there_before(database: Database) -> None:
+    """V99."""
     await insert(database, *({"n": n % 7} for n in range(35)))
     await apply_schema(database, notes_schema(by_n=["n"]))
     assert numbers(database) == sorted(n % 7 for n in range(35))
@@ -166,6 +167,7 @@ async def test_an_index_is_not_read_at_a_time_before_it_was_complete(database: D
 
 
 async def test_other_fields_under_the_same_name_make_a_new_index(database: Database) -> None:
+    """V99."""
     await apply_schema(database, notes_schema({"n": v.number(), "m": v.number()}, by_x=["n"]))
     await insert(database, {"n": 1, "m": 9}, {"n": 2, "m": 8})
     old = database.catalog.tables["notes"].index("by_x")
@@ -182,6 +184,7 @@ async def test_other_fields_under_the_same_name_make_a_new_index(database: Datab
 async def test_an_index_no_longer_declared_is_gone_at_once_for_new_readers_only(
     database: Database,
 ) -> None:
+    """V99."""
     await apply_schema(database, notes_schema(by_n=["n"]))
     await insert(database, {"n": 1}, {"n": 2})
     reading = database.begin().scan("notes", "by_n", EVERYTHING)
@@ -194,6 +197,7 @@ async def test_an_index_no_longer_declared_is_gone_at_once_for_new_readers_only(
 async def test_a_staged_index_is_built_and_opened_later_without_reading_again(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """V100."""
     await insert(database, {"n": 2}, {"n": 1})
     fields = define_table({"n": v.number()})
     staged = define_schema({"notes": fields.index("by_n", ["n"], staged=True)})
@@ -212,6 +216,7 @@ async def test_a_staged_index_is_built_and_opened_later_without_reading_again(
 async def test_an_index_under_construction_cannot_be_queried_and_its_predecessor_can(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """V99."""
     both = {"n": v.number(), "m": v.number()}
     await apply_schema(database, notes_schema(both, by_x=["n"]))
     await insert(database, *({"n": n, "m": -n} for n in range(30)))
@@ -232,6 +237,7 @@ async def test_an_index_under_construction_cannot_be_queried_and_its_predecessor
 
 
 async def test_nested_fields_and_arrays_can_be_indexed(database: Database) -> None:
+    """V65."""
     fields = {"a": v.object({"b": v.optional(v.string())}), "tags": v.array(v.string())}
     await insert(
         database,
@@ -282,6 +288,7 @@ async def test_a_table_created_by_a_mutation_meanwhile_is_built_too(
 async def test_a_stored_document_that_does_not_fit_is_named_and_nothing_changes(
     database: Database,
 ) -> None:
+    """V91, V96."""
     old = notes_schema({"n": v.number()}, by_n=["n"])
     await apply_schema(database, old)
     await insert(database, *({"n": n} for n in range(25)))
@@ -320,6 +327,7 @@ async def test_a_change_that_fails_creates_no_table(database: Database) -> None:
 async def test_a_write_during_the_check_that_does_not_fit_fails_the_change_not_the_write(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """V91, V97."""
     await insert(database, *({"n": n} for n in range(5)))
     real = database.persistence.backfill
 
@@ -378,6 +386,7 @@ async def test_a_table_taken_out_of_the_schema_keeps_its_data_and_loses_its_chec
 
 
 async def test_a_table_whose_schema_became_wider_is_not_read(database: Database) -> None:
+    """V98."""
     await apply_schema(database, notes_schema({"n": v.number(), "_id": v.id("notes")}))
     await insert(database, {"n": 1})
     number = database.catalog.tables["notes"].number

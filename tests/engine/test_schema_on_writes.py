@@ -35,6 +35,7 @@ REFUSED: dict[str, Write] = {
 
 @pytest.mark.parametrize("write", REFUSED.values(), ids=REFUSED)
 async def test_no_way_to_write_leads_around_the_schema(database: Database, write: Write) -> None:
+    """V86."""
     await apply_schema(database, SCHEMA)
     transaction = database.begin_mutation()
     stored = decode_id(transaction.insert("notes", {"n": 1})).internal_id

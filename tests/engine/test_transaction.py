@@ -122,6 +122,7 @@ async def test_an_exhausted_scan_has_read_the_whole_interval(notes: Database) ->
 
 
 async def test_a_table_nobody_wrote_is_empty_and_remembered(database: Database) -> None:
+    """V68."""
     transaction = database.begin()
     assert transaction.scan("ghosts", "by_creation_time", EVERYTHING).next() is None
     assert list(transaction.read_set().of(("ghosts", "by_creation_time")))
@@ -141,6 +142,7 @@ async def test_creation_times_strictly_ascend_across_transactions(notes: Databas
 
 
 async def test_a_patch_removes_with_unset_and_cannot_touch_system_fields(notes: Database) -> None:
+    """V42."""
     transaction = notes.begin_mutation()
     note = transaction.insert("notes", {"n": 1, "tag": "x"})
     transaction.patch("notes", raw(note), {"tag": UNSET, "_id": UNSET, "_creationTime": UNSET})
@@ -228,6 +230,7 @@ async def opened(**limits: int) -> Database:
 
 
 async def test_system_tables_count_towards_no_limit_of_the_app() -> None:
+    """V110."""
     database = await opened(
         read_documents=0, read_bytes=0, written_documents=0, written_bytes=0, document_bytes=1000
     )

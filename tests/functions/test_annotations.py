@@ -352,6 +352,9 @@ def test_pagination_options_are_what_clients_send():
             "maximumBytesRead": v.optional(v.number()),
         }
     )
+    options = converted(PaginationOpts, {"numItems": 5, "cursor": None})
+    assert type(options) is PaginationOpts
+    assert options == PaginationOpts(num_items=5)
 
 
 def test_an_unchecked_value_of_the_wrong_shape_is_refused_before_it_is_converted():

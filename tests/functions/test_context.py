@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from reactive_store.functions.context import ActionCtx, MutationCtx, QueryCtx
 from tests.functions.running import FailedCall, Running, user
 
 APP = """
@@ -126,3 +127,31 @@ async def test_the_identity_goes_along_into_nested_calls(store: Running):
 
 async def test_arguments_may_have_the_names_of_our_parameters(store: Running):
     assert await store.query("referenceByName") == [1, 2]
+
+
+def test_an_app_makes_contexts_of_its_own():
+    class UserCtx(MutationCtx):
+        user: str
+
+    class OtherCtx(ActionCtx): ...
+
+    ctx = object.__new__(MutationCtx)
+    for name in ("db", "auth", "env", "now", "_make_random", "_random", "_calls"):
+        object.__setattr__(ctx, name, name)
+    extended = UserCtx.extend(ctx, user="ann")
+    assert (extended.user, extended.db, extended.now) == ("ann", "db", "now")
+    again = extended.replace(db="other")
+    assert type(again) is UserCtx
+    assert (again.user, again.db, extended.db) == ("ann", "other", "db")
+    with pytest.raises(TypeError, match="UserCtx needs 'user'"):
+        UserCtx.extend(ctx)
+    with pytest.raises(TypeError, match="UserCtx has no part 'usr'"):
+        UserCtx.extend(ctx, user="ann", usr="bob")
+    with pytest.raises(TypeError, match="has no part 'user'"):
+        ctx.replace(user="ann")
+    with pytest.raises(TypeError, match="cannot be made of a MutationCtx: derive it from"):
+        OtherCtx.extend(ctx)
+    with pytest.raises(AttributeError, match="Cannot call an Action function from a Mutation"):
+        extended.run_action  # type: ignore[attr-defined]  # noqa: B018
+    # A context without places for them leaves further parts behind.
+    assert not hasattr(QueryCtx.extend(extended), "user")

@@ -61,6 +61,7 @@ async def test_a_missing_document_is_watched(world: SmallWorld):
 
 
 async def test_get_refuses_what_is_no_id(world: SmallWorld):
+    """V52."""
     (message,) = await world.insert("messages", {})
     db: Any = world.reader()
     for call, text in [
@@ -139,6 +140,7 @@ async def test_system_tables_are_read_through_db_system(world: SmallWorld):
 
 
 async def test_each_reader_shows_its_own_side_only(world: SmallWorld):
+    """V54."""
     file = await stored_file(world)
     (user,) = await world.insert("users", {})
     db = world.reader()
@@ -191,6 +193,7 @@ async def test_other_tables_of_ours_stay_invisible(world: SmallWorld):
 
 
 async def test_normalize_id_recognises_ids_of_the_table(world: SmallWorld):
+    """V51."""
     (user,) = await world.insert("users", {})
     db = world.reader()
     found = db.normalize_id("users", user)
@@ -256,6 +259,7 @@ async def test_a_mutation_sees_its_own_writes(world: SmallWorld):
 
 
 async def test_system_fields_may_come_back_unchanged(world: SmallWorld):
+    """V42."""
     (user,) = await world.insert("users", {"name": "Ada"})
     db = world.writer()
     document = await db.get(user)
@@ -283,6 +287,7 @@ async def test_a_new_table_comes_into_being_with_its_first_document(world: Small
 
 
 async def test_insert_refuses(world: SmallWorld):
+    """V28, V41, V43, V44."""
     db: Any = world.writer()
     for call, text in [
         (db.insert("_storage", {}), "System tables (prefixed with `_`) are read-only."),
@@ -336,6 +341,7 @@ async def test_insert_refuses(world: SmallWorld):
 
 @pytest.mark.parametrize("method", ["patch", "replace", "delete"])
 async def test_writes_to_a_document_refuse_ids_that_do_not_fit(world: SmallWorld, method: str):
+    """V52, V53, V54."""
     (user,) = await world.insert("users", {})
     (message,) = await world.insert("messages", {})
     file = await stored_file(world)
@@ -368,6 +374,7 @@ async def test_writes_to_a_document_refuse_ids_that_do_not_fit(world: SmallWorld
 
 @pytest.mark.parametrize("method", ["patch", "replace"])
 async def test_changes_must_be_objects(world: SmallWorld, method: str):
+    """V41, V44."""
     (user,) = await world.insert("users", {})
     db: Any = world.writer()
     for value in (None, "text", 5, [1], b"x"):
@@ -395,6 +402,7 @@ async def test_documents_are_checked_for_size(world: SmallWorld):
 
 
 async def test_writes_are_counted_every_time():
+    """V110."""
     world = await SmallWorld.open({"t": {}}, limits=Limits(written_documents=3))
     db = world.writer()
     made = await db.insert("t", {"n": 0})

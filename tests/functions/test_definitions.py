@@ -335,6 +335,8 @@ async def test_named_and_other_arguments_mix():
 
 
 def test_only_returns_is_checked_and_the_annotation_is_a_hint():
+    """V78."""
+
     @query
     async def hinted(ctx) -> list[Id["experiments"]]: ...
 
@@ -429,6 +431,8 @@ def test_validators_and_parameters_must_agree():
 
 
 def test_what_is_no_validator_is_refused():
+    """V77."""
+
     async def handler(ctx, name): ...
 
     message = refusal(query(args=v.string()), handler)

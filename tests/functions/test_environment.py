@@ -6,8 +6,14 @@ from pathlib import Path
 
 import pytest
 
+from reactive_store.auth.identity import ANONYMOUS
+from reactive_store.backend import Backend
+from reactive_store.config import Settings
 from reactive_store.errors import BadRequest
-from tests.functions.running import FailedCall, Running
+from reactive_store.functions.outcome import Success
+from reactive_store.persistence.memory import MemoryPersistence
+from reactive_store.values.wire import loads
+from tests.functions.running import FailedCall, Running, write_app
 
 APP = """
 @query
@@ -38,11 +44,11 @@ async def test_variables_are_set_read_changed_and_removed(store: Running):
     environment = store.backend.environment
     await environment.update({"A": "1", "B": "2"})
     assert await store.query("one", name="A") == "1"
-    assert await store.query("everything") == {"A": "1", "B": "2"}
+    assert (await store.query("everything")).items() >= {"A": "1", "B": "2"}.items()
     await environment.update({"A": "3", "B": None, "NEVER": None})
     assert dict(await environment.all()) == {"A": "3"}
-    assert await store.query("has", name="A") == [True, 1, "Environment(…)"]
-    assert await store.query("has", name="B") == [False, 1, "Environment(…)"]
+    assert await store.query("has", name="A") == [True, 3, "Environment(…)"]
+    assert await store.query("has", name="B") == [False, 3, "Environment(…)"]
 
 
 async def test_a_missing_variable_is_a_key_error_that_names_it(store: Running):
@@ -65,6 +71,42 @@ async def test_a_change_runs_only_the_queries_that_read_that_variable(store: Run
     assert await watches["LATER"].read() == "x"
 
 
+async def test_the_addresses_are_built_in(store: Running):
+    """F182."""
+    assert await store.query("needed", name="CONVEX_CLOUD_URL") == "http://127.0.0.1:3210"
+    assert await store.query("needed", name="CONVEX_SITE_URL") == "http://127.0.0.1:3211"
+    store.backend.announce("http://127.0.0.1:5000")
+    store.backend.announce_site("http://127.0.0.1:5001")
+    everything = await store.query("everything")
+    assert everything == {
+        "CONVEX_CLOUD_URL": "http://127.0.0.1:5000", "CONVEX_SITE_URL": "http://127.0.0.1:5001",
+    }  # fmt: skip
+    assert await store.query("has", name="CONVEX_SITE_URL") == [True, 2, "Environment(…)"]
+    for name in everything:
+        with pytest.raises(BadRequest, match=f'"{name}" is built-in and cannot be overridden'):
+            await store.backend.environment.update({name: "http://evil.example"})
+    assert dict(await store.backend.environment.all()) == {}
+
+
+async def test_configured_addresses_come_before_announced_ones(tmp_path: Path):
+    settings = Settings(
+        app=tmp_path, origin="https://my.app", site_origin="https://site.app", host="::1"
+    )
+    backend = await Backend.open(
+        settings, app=write_app(tmp_path, APP), persistence=MemoryPersistence()
+    )
+    try:
+        backend.announce("http://127.0.0.1:5000")
+        backend.announce_site("http://127.0.0.1:5001")
+        outcome = await backend.runner.query("m.js:everything", {}, ANONYMOUS)
+        assert isinstance(outcome, Success)
+        assert loads(outcome.value) == {
+            "CONVEX_CLOUD_URL": "https://my.app", "CONVEX_SITE_URL": "https://site.app",
+        }  # fmt: skip
+    finally:
+        await backend.close()
+
+
 async def test_an_equal_value_changes_nothing(store: Running):
     await store.backend.environment.update({"A": "1"})
     watch = store.watch("one", name="A")
@@ -85,6 +127,7 @@ async def test_they_survive_a_restart(tmp_path: Path):
     [
         ({"1A": "x"}, "EnvironmentVariableNameInvalid"),
         ({"": "x"}, "EnvironmentVariableNameInvalid"),
+        ({"_A": "x"}, "EnvironmentVariableNameInvalid"),
         ({"A-B": "x"}, "EnvironmentVariableNameInvalid"),
         ({"A" * 257: "x"}, "EnvironmentVariableNameTooLong"),
         ({"CONVEX_SITE_URL": "x"}, "EnvironmentVariableNameForbidden"),
@@ -97,6 +140,7 @@ async def test_they_survive_a_restart(tmp_path: Path):
 async def test_what_cannot_be_a_variable_is_refused_with_all_of_its_changes(
     store: Running, changes: dict[str, str | None], code: str
 ):
+    """V114."""
     with pytest.raises(BadRequest) as caught:
         await store.backend.environment.update({"GOOD": "1", **changes})
     assert caught.value.code == code

@@ -168,6 +168,7 @@ async def test_siblings_at_once_do_not_undo_each_other(store: Running):
 
 
 async def test_eight_levels_are_allowed_and_no_more(store: Running):
+    """F24."""
     assert await store.query("levels") == 8
     with pytest.raises(FailedCall, match="Cross component call depth limit exceeded"):
         await store.mutation("down")
@@ -204,6 +205,7 @@ async def test_a_ctx_that_was_kept_cannot_be_used_by_the_next_call(store: Runnin
 
 
 async def test_nearly_used_up_limits_are_warned_of(tmp_path: Path):
+    """V111."""
     limits = replace(Limits(), read_documents=10, written_documents=10)
     async with Running.open(tmp_path, APP, limits=limits) as store:
         fine = await store.outcome("mutation", "many", {"reads": 8, "writes": 8}, ANONYMOUS)
@@ -215,6 +217,27 @@ async def test_nearly_used_up_limits_are_warned_of(tmp_path: Path):
         )
         with pytest.raises(FailedCall, match="Too many writes"):
             await store.mutation("many", reads=0, writes=11)
+
+
+async def test_scheduling_nearly_all_that_is_allowed_is_warned_of(tmp_path: Path):
+    app = """
+@internal_mutation
+async def later(ctx):
+    pass
+
+@mutation
+async def schedule(ctx, count: int):
+    from datetime import timedelta
+    for _ in range(count):
+        await ctx.scheduler.run_after(timedelta(hours=1), "m:later")
+"""
+    limits = replace(Limits(), scheduled_functions=10)
+    async with Running.open(tmp_path, app, limits=limits) as store:
+        outcome = await store.outcome("mutation", "schedule", {"count": 8}, ANONYMOUS)
+        assert outcome.log_lines == ()
+        outcome = await store.outcome("mutation", "schedule", {"count": 9}, ANONYMOUS)
+        text = "Many functions scheduled in a single function execution (actual: 9, limit: 10)."
+        assert outcome.log_lines == (f"[WARN] {text}",)
 
 
 async def test_wrong_arguments_of_a_nested_call_raise_in_the_caller(store: Running):
@@ -231,6 +254,7 @@ async def test_a_wrong_result_is_refused(store: Running):
 
 
 async def test_a_result_that_is_no_value_is_refused_with_its_path(store: Running):
+    """V91."""
     with pytest.raises(FailedCall) as caught:
         await store.query("notAValue")
     message = caught.value.failure.message

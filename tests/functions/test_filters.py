@@ -206,6 +206,7 @@ def test_a_boolean_field_is_a_condition():
     ],
 )
 def test_arithmetic(name, left, right, result):
+    """V69."""
     assert passes(
         lambda f: f.eq(getattr(f, name)(f.field("l"), f.field("r")), result), l=left, r=right
     )
@@ -256,6 +257,7 @@ def test_negation_tells_zeros_apart():
     ],
 )
 def test_arithmetic_on_what_does_not_fit_says_what(build, text):
+    """V69."""
     error = refusal(build, i=Int64(1), s="x")
     assert error.message == text
     assert error.code == "EvalError"

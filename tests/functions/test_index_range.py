@@ -67,6 +67,7 @@ def ranges(draw: st.DrawFn) -> list[tuple[str, str, Any]]:
 
 @given(ranges(), st.lists(entries, min_size=1, max_size=30))
 def test_the_interval_holds_exactly_the_keys_the_bounds_describe(bounds, documents):
+    """V66."""
     interval, prefix_bytes = compiled(*[(c, f, normal(v)) for c, f, v in bounds])
     for a, b, created, identity in documents:
         held = {"a": normal(a), "b": normal(b), "_creationTime": created}
@@ -143,12 +144,14 @@ def test_by_id_takes_bounds_on_the_id():
     ],
 )
 def test_a_bound_can_be_set_once(bounds, text):
+    """V67."""
     error = refusal(*bounds)
     assert error.message == text
     assert error.code == "AlreadyDefinedBound"
 
 
 def test_bounds_on_two_fields_are_refused():
+    """V67."""
     error = refusal((">", "a", 1), ("<", "b", 5))
     assert error.message == (
         "Upper and lower bounds in `range` can only be applied to a single index field. This query "
@@ -169,6 +172,7 @@ def test_bounds_on_two_fields_are_refused():
     ],
 )
 def test_fields_out_of_order_are_refused(bounds, queried, first):
+    """V67."""
     error = refusal(*bounds)
     assert error.message == (
         "Tried to query index t.by_a_b but the query didn't use the index fields in order.\n"
@@ -181,6 +185,7 @@ def test_fields_out_of_order_are_refused(bounds, queried, first):
 
 
 def test_foreign_fields_are_refused():
+    """V67."""
     error = refusal(("==", "z", 1), index="by_x", fields=("a",))
     assert error.message == (
         'The index range included a comparison with "z", but t.by_x with fields '

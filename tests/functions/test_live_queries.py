@@ -435,6 +435,7 @@ async def test_a_failed_answer_is_told_and_ends_like_any_other(store: Running):
 
 
 async def test_newcomers_are_not_given_a_failure(store: Running):
+    """F106."""
     one = store.watch("broken")
     assert (await one.result()).failed
     two = store.watch("broken")

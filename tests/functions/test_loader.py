@@ -282,6 +282,7 @@ def test_functions_need_a_module_and_modules_a_name(tmp_path: Path):
 
 
 def test_schema_errors_keep_their_code(tmp_path: Path):
+    """V85."""
     bad = (
         "from reactive_store import define_schema, define_table\n"
         "schema = define_schema({'_x': define_table({})})\n"

@@ -116,6 +116,7 @@ def test_canonical_paths_survive_being_shown_and_read_again(module: list[str], f
 def test_people_see_neither_extension_nor_default():
     assert display_path("dir/mod.js:send") == "dir/mod:send"
     assert display_path("mod.js:default") == "mod"
+    assert display_path("POST /webhook") == "POST /webhook"  # a route is named by itself
 
 
 def test_names_are_ascii_identifiers_of_64_characters():

@@ -13,6 +13,7 @@ from reactive_store.functions.pagination import (
     CursorCodec,
     Page,
     PageRequest,
+    PaginationOpts,
     fingerprint,
     parse_options,
 )
@@ -122,6 +123,24 @@ def test_options_come_in_two_spellings():
     assert parse_options({"numItems": 1}, Limits()) == PageRequest(1)
 
 
+def test_options_are_made_in_python_with_either_spelling():
+    made = PaginationOpts(num_items=5, end_cursor="e", maximum_rows_read=9, maximum_bytes_read=8)
+    wire = {
+        "numItems": 5, "cursor": None, "endCursor": "e",
+        "maximumRowsRead": 9, "maximumBytesRead": 8,
+    }  # fmt: skip
+    assert made == wire
+    assert PaginationOpts(wire) == PaginationOpts(**wire) == made
+    assert PaginationOpts({"num_items": 5}, cursor="c", id=3) == {
+        "numItems": 5, "cursor": "c", "id": 3,
+    }  # fmt: skip
+    assert normalize(made) == wire
+    with pytest.raises(TypeError, match="has no 'limit'"):
+        PaginationOpts(limit=5)
+    with pytest.raises(TypeError, match="got 'numItems' twice"):
+        PaginationOpts(num_items=5, numItems=5)
+
+
 @pytest.mark.parametrize(
     ("options", "text"),
     [
@@ -149,6 +168,7 @@ def test_options_come_in_two_spellings():
     ],
 )
 def test_options_that_make_no_page_are_refused(options, text):
+    """V113."""
     with pytest.raises(BadRequest) as caught:
         parse_options(options, Limits())
     assert caught.value.message == text
@@ -323,6 +343,30 @@ async def test_a_range_with_an_end_ignores_the_limits_of_the_request():
     assert page.continue_cursor == whole.continue_cursor
 
 
+async def test_a_range_with_an_end_that_cannot_be_read_whole_keeps_its_end_and_is_split():
+    """The next page begins behind that end: to stop short of it would leave a gap."""
+    world = await world_of(*range(9), limits=Limits(read_documents=5))
+    options: dict[str, Any] = {"numItems": 4, "cursor": None}
+    first = await by_n(world).paginate(options)
+    assert (numbers(first), first.page_status) == ([0, 1, 2, 3], "SplitRecommended")
+    await world.insert("t", *({"n": n} for n in (0.5, 1.5, 2.5)))
+    grown = await by_n(world).paginate({**options, "endCursor": first.continue_cursor})
+    assert (numbers(grown), grown.page_status) == ([0, 0.5, 1, 1.5, 2], "SplitRequired")
+    assert grown.continue_cursor == first.continue_cursor
+    end = grown.split_cursor
+    left = await by_n(world).paginate({**options, "endCursor": end})
+    right = await by_n(world).paginate(
+        {**options, "cursor": end, "endCursor": grown.continue_cursor}
+    )
+    assert numbers(left) + numbers(right) == [0, 0.5, 1, 1.5, 2, 2.5, 3]
+
+    reader = world.reader()
+    await reader.query("t").take(3)
+    query = reader.query("t").with_index("by_n")
+    error = await refusal(query.paginate({**options, "endCursor": first.continue_cursor}))
+    assert error.code == "TooManyDocumentsRead"  # two rows cannot be halved
+
+
 @pytest.mark.parametrize(
     ("options", "limits"),
     [
@@ -334,6 +378,7 @@ async def test_a_range_with_an_end_ignores_the_limits_of_the_request():
     ],
 )
 async def test_a_page_beyond_three_quarters_of_a_limit_should_be_split(options, limits):
+    """V113."""
     world = await world_of(*range(5), limits=limits)
     for items, status in ((3, None), (4, "SplitRecommended")):
         page = await by_n(world).paginate({"numItems": items, "cursor": None, **options})

@@ -311,8 +311,12 @@ async def test_steps_out_of_place_are_refused():
         query.order("asc").order("desc")
     with pytest.raises(BadRequest, match='order takes "asc" or "desc"'):
         query.order("descending")  # type: ignore[arg-type]
-    with pytest.raises(BadRequest, match="cannot query them"):
-        query.with_search_index("search", lambda s: s)
+    searching = query.with_search_index("search", lambda s: s.search("s", "x"))
+    for step in (searching.with_index, searching.with_search_index):
+        with pytest.raises(BadRequest, match="must be the first step"):
+            step("search", lambda s: s)
+    with pytest.raises(BadRequest, match="must be the first step"):
+        query.filter(lambda f: True).with_search_index("search", lambda s: s.search("s", "x"))
 
 
 async def test_a_query_has_at_most_256_operators():

@@ -343,10 +343,31 @@ async def test_actions_that_call_each_other_for_ever_fail(store: Running):
         await store.action("deeper")
 
 
+async def test_an_action_has_so_many_nested_calls_under_way_and_no_more(tmp_path: Path):
+    app = """
+@query
+async def slow(ctx):
+    await asyncio.sleep(0.002)
+
+@action
+async def many(ctx, count: int):
+    done = await asyncio.gather(
+        *(ctx.run_query("m:slow") for _ in range(count)), return_exceptions=True
+    )
+    await ctx.run_query("m:slow")  # there is room again
+    return [getattr(each, "code", None) for each in done]
+"""
+    limits = replace(Limits(), action_operations=3)
+    async with Running.open(tmp_path, app, limits=limits) as store:
+        assert await store.action("many", count=3) == [None] * 3
+        assert await store.action("many", count=4) == [None] * 3 + ["TooManyOperations"]
+
+
 async def test_an_action_reads_the_newest_environment(store: Running):
-    assert await store.action("environment") == [None, [], 0]
+    built_in = ["CONVEX_CLOUD_URL", "CONVEX_SITE_URL"]
+    assert await store.action("environment") == [None, built_in, 2]
     await store.backend.environment.update({"COLOUR": "blue", "SIZE": "7"})
-    assert await store.action("environment") == ["blue", ["COLOUR", "SIZE"], 2]
+    assert await store.action("environment") == ["blue", sorted(["COLOUR", "SIZE", *built_in]), 4]
 
 
 # Callers.
@@ -399,6 +420,7 @@ async def test_system_functions_are_for_admins(store: Running):
 
 
 async def test_arguments_that_are_no_object_are_refused(store: Running):
+    """V91, V92."""
     outcome = await store.runner.query("m.js:count", b"[1]", ANONYMOUS)
     assert isinstance(outcome, Failure)
     assert outcome.message == (
@@ -408,6 +430,7 @@ async def test_arguments_that_are_no_object_are_refused(store: Running):
 
 
 async def test_arguments_that_are_no_values_are_refused(store: Running):
+    """V91."""
     for args in (b'{"a": {"$odd": 1}}', b"{", {"a": {1, 2}}):
         outcome = await store.runner.query("m.js:count", args, ANONYMOUS)  # type: ignore[arg-type]
         assert isinstance(outcome, Failure)
@@ -415,6 +438,7 @@ async def test_arguments_that_are_no_values_are_refused(store: Running):
 
 
 async def test_arguments_and_results_have_limits(tmp_path: Path):
+    """V38."""
     limits = replace(Limits(), arguments_bytes=2000, result_bytes=100_000)
     async with Running.open(tmp_path, APP, limits=limits) as store:
         with pytest.raises(FailedCall, match="Arguments for m:say are too large"):

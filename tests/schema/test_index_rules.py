@@ -89,6 +89,7 @@ def refusal(*definitions: Any, document: Any = FIELDS) -> str:
     ],
 )
 def test_each_rule_has_its_code(definitions: list[Any], code: str) -> None:
+    """V102, V103, V104, V105, V106, V107."""
     assert refusal(*definitions) == code
 
 
@@ -106,14 +107,17 @@ def test_each_rule_has_its_code(definitions: list[Any], code: str) -> None:
     ],
 )
 def test_sound_indexes_pass(definitions: list[Any]) -> None:
+    """V103, V105, V107."""
     check_indexes("t", definitions, FIELDS, Limits())
 
 
 def test_fields_need_not_exist_when_documents_are_not_validated() -> None:
+    """V107."""
     check_indexes("t", [index("by_x", "nope")], None, Limits())
 
 
 def test_a_table_has_at_most_64_indexes() -> None:
+    """V103."""
     definitions = [index(f"by_{i}", "y", f"y.p{i}") for i in range(65)]
     check_indexes("t", definitions[:64], FIELDS, Limits())
     assert refusal(*definitions) == "TooManyIndexes"

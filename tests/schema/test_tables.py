@@ -61,6 +61,7 @@ def test_a_schema_is_a_value() -> None:
 
 
 def test_documents_are_checked_without_their_system_fields() -> None:
+    """V82."""
     table = define_table({"a": v.string(), "_id": v.number(), "_x": v.string()})
     assert table.enforced == v.object({"a": v.string()})
     for document in (
@@ -101,6 +102,7 @@ def test_documents_of_unions_and_any_are_checked() -> None:
     ],
 )
 def test_table_names_have_rules(name: str, code: str) -> None:
+    """V30."""
     with pytest.raises(BadRequest) as caught:
         define_schema({name: define_table({})})
     assert caught.value.code == code
@@ -110,6 +112,7 @@ def test_table_names_have_rules(name: str, code: str) -> None:
     "document", [v.string(), v.record(v.string(), v.any()), v.nullable(v.object({}))]
 )
 def test_documents_are_objects(document: Any) -> None:
+    """V81."""
     for table in (define_table(document), define_table({}).staged(document)):
         with pytest.raises(BadRequest) as caught:
             define_schema({"t": table})
@@ -124,6 +127,7 @@ def test_a_table_must_be_defined_as_one() -> None:
 
 
 def test_there_may_be_ten_thousand_tables() -> None:
+    """V108."""
     table = define_table({})
     tables = {f"t{i}": table for i in range(10_000)}
     assert len(define_schema(tables).tables) == 10_000
@@ -132,6 +136,7 @@ def test_there_may_be_ten_thousand_tables() -> None:
 
 
 def test_a_staged_document_is_a_proposal() -> None:
+    """V83."""
     table = define_table({"a": v.string(), "b": v.string()})
     staged = table.staged({"a": UNSET, "b": v.number(), "c": v.null()})
     assert staged.document == table.document
@@ -147,6 +152,7 @@ def test_a_staged_document_is_a_proposal() -> None:
 
 
 def test_whole_documents_have_system_fields() -> None:
+    """V84."""
     schema = define_schema({"users": define_table({"a": v.string()}), "any": define_table(v.any())})
     assert schema.doc("users") == v.object(
         {"a": v.string(), "_id": v.id("users"), "_creationTime": v.number()}

@@ -174,11 +174,13 @@ def test_validators_are_equal_when_they_print_alike(a: Any, b: Any) -> None:
 def test_each_kind_accepts_and_refuses(
     validator: Any, accepted: list[Any], refused: list[Any]
 ) -> None:
+    """V87."""
     assert [value for value in accepted if not agree(validator, value)] == []
     assert [value for value in refused if agree(validator, value)] == []
 
 
 def test_declared_fields_come_alphabetically_before_undeclared_ones() -> None:
+    """V88."""
     validator = v.object({"z": v.string(), "b": v.string()})
     for value, code, field in (
         ({"a": 1, "z": 1}, "MissingRequiredField", "`b`"),
@@ -213,6 +215,7 @@ def test_declared_fields_come_alphabetically_before_undeclared_ones() -> None:
     ],
 )
 def test_a_validator_prints_as_it_is_built(validator: Any, text: str) -> None:
+    """V94."""
     assert repr(validator) == text
 
 
@@ -244,6 +247,7 @@ def test_validators_do_not_change() -> None:
 
 
 def test_the_optional_flag_means_something_only_on_a_field() -> None:
+    """V71."""
     assert v.array(v.optional(v.string())) == v.array(v.string())
     assert v.union(v.optional(v.string())) == v.union(v.string())
     assert not agree(v.array(v.optional(v.string())), [None])
@@ -253,6 +257,7 @@ PERSON = v.object({"name": v.string(), "age": v.optional(v.number()), "tags": v.
 
 
 def test_objects_pick_omit_extend_and_become_partial() -> None:
+    """V74."""
     assert list(PERSON.pick("tags", "name").fields) == ["tags", "name"]
     assert list(PERSON.omit("name", "nope").fields) == ["age", "tags"]
     assert list(PERSON.extend({"x": v.null(), "name": v.any()}).fields) == [
@@ -301,6 +306,7 @@ def test_objects_pick_omit_extend_and_become_partial() -> None:
     ],
 )
 def test_impossible_validators_are_refused_when_built(call: Any) -> None:
+    """V73, V76."""
     with pytest.raises(BadRequest) as caught:
         call()
     assert caught.value.code != "BadRequest"
@@ -331,6 +337,7 @@ def test_impossible_validators_are_refused_when_built(call: Any) -> None:
     ],
 )
 def test_exports_that_make_no_sense_are_refused(obj: Any, text: str) -> None:
+    """V75."""
     with pytest.raises(BadRequest) as caught:
         Validator.from_json(obj)
     assert text in caught.value.message

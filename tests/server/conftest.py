@@ -43,6 +43,7 @@ class ScriptedRunner:
 
     outcome: Success | Failure | Exception = field(default_factory=lambda: Success(b"null", ()))
     calls: list[Call] = field(default_factory=list)
+    app: Any = field(default_factory=lambda: SimpleNamespace(http=None))
 
     async def query(self, path, args, caller, *, at=None, journal=None):
         return self._answer(Call("query", path, args, caller, at))
@@ -110,9 +111,13 @@ class ScriptedBackend:
         self.environment = ScriptedEnvironment()
         self.closed = 0
         self.announced: list[str] = []
+        self.announced_sites: list[str] = []
 
     def announce(self, url: str) -> None:
         self.announced.append(url)
+
+    def announce_site(self, url: str) -> None:
+        self.announced_sites.append(url)
 
     def statistics(self) -> Statistics:
         return Statistics()
@@ -153,6 +158,11 @@ async def all(ctx: QueryCtx):
 @mutation
 async def add(ctx: MutationCtx, body: str):
     await ctx.db.insert("notes", {"body": body})
+
+@mutation
+async def source(ctx: MutationCtx):
+    source = await ctx.meta.get_request_metadata()
+    return [source.ip, source.user_agent, len(source.request_id), source.auth_token]
 """
 
 

@@ -4,14 +4,16 @@ import base64
 import json
 
 import pytest
+from starlette.requests import HTTPConnection
 
 from reactive_store.auth.authenticator import Authenticator
-from reactive_store.auth.identity import ANONYMOUS, Caller, Identity
+from reactive_store.auth.identity import ANONYMOUS, Caller, Identity, RequestSource
 from reactive_store.auth.keys import AdminKeys
 from reactive_store.errors import BadRequest, Forbidden, Unauthenticated
 from reactive_store.server.authorization import (
     admin_of_request,
     caller_of_request,
+    from_request,
     require_admin,
     split_admin_key,
 )
@@ -95,6 +97,22 @@ async def test_an_endpoint_for_administrators_refuses_everybody_else():
         assert refused.value.code == "BadDeployKey"
         assert refused.value.message.startswith("The provided deploy key was invalid")
     assert await admin_of_request({"authorization": f"Convex {KEY}"}, {}, AUTHENTICATOR) == ADMIN
+
+
+@pytest.mark.parametrize(
+    ("caller", "header", "token"),
+    [
+        (Caller(Identity.from_attributes(BOB)), "Bearer the.users.token", "the.users.token"),
+        (ANONYMOUS, "Bearer one.that.was-refused", None),
+        (AS_BOB, f"Convex {KEY}", None),
+    ],
+)
+def test_a_caller_carries_its_request_and_is_the_same_caller(caller, header, token):
+    headers = [(b"authorization", header.encode()), (b"user-agent", b"me")]
+    scope = {"type": "http", "headers": headers, "client": ("192.0.2.1", 1)}
+    known = from_request(caller, HTTPConnection(scope), "id")
+    assert known == caller
+    assert known.request == RequestSource("192.0.2.1", "me", "id", token)
 
 
 def test_an_administrator_passes():

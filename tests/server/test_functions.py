@@ -114,7 +114,7 @@ CASES = [
         response=b'{"status":"error","errorMessage":"[Request ID: 0123456789abcdef] Server Error'
         b'\\nm\\n","errorData":null,"logLines":["[WARN] \'w\'"]}',
     ),
-    # Formats.
+    # V17, V18, V20: formats.
     Case(
         "encoded values are passed on as they are",
         "/api/query",
@@ -207,8 +207,9 @@ CASES = [
         "/api/query",
         {"path": "a:b", "args": [1, 2]},
         headers={"Convex-Request-Id": "r"},
-        response=b'{"status":"error","errorMessage":"[Request ID: r] Server Error\\nExpected to '
-        b"receive a single object as the function's argument. Instead received 2 arguments: "
+        response=b'{"status":"error","errorMessage":"[Request ID: r] Server Error\\n'
+        b"ArgumentValidationError: Expected to receive a single object as the function's "
+        b"argument. Instead received 2 arguments: "
         b'[1,2]\\n"}',
     ),
     Case(
@@ -461,7 +462,8 @@ CASES = [
         headers={"Convex-Request-Id": "r"},
         outcome=Success(b"1.0", ()),
         response=b'{"results":[{"status":"success","value":1.0},{"status":"error","errorMessage":'
-        b"\"[Request ID: r] Server Error\\nExpected to receive a single object as the function's "
+        b'"[Request ID: r] Server Error\\nArgumentValidationError: Expected to receive a single '
+        b"object as the function's "
         b'argument. Instead received 3 arguments: [1,2,3]\\n"},'
         b'{"status":"success","value":1.0}]}',
         call=("query", "a.js:d", b"{}"),
@@ -536,6 +538,19 @@ async def test_the_caller_reaches_the_function(http, backend):
     assert (nobody.identity, nobody.is_admin) == (None, False)
     assert (admin.identity, admin.is_admin) == (None, True)
     assert (as_bob.identity.subject, as_bob.is_admin) == ("bob", True)
+
+
+async def test_what_may_have_effects_knows_where_its_request_came_from(http, backend):
+    headers = {"User-Agent": "me", "Convex-Request-Id": "abc"}
+    backend.runner.outcome = Failure("Uncaught ValueError: x\n", None, ())
+    for path in ("mutation", "action", "run/a/b"):
+        response = await http.post(f"/api/{path}", json={"path": "a:b"}, headers=headers)
+        source = backend.runner.calls[-1].caller.request
+        assert (source.ip, source.user_agent, source.request_id) == ("127.0.0.1", "me", "abc")
+        assert source.auth_token is None
+        assert response.json()["errorMessage"].startswith("[Request ID: abc] ")
+    await http.post("/api/query", json={"path": "a:b"}, headers=headers)
+    assert backend.runner.calls[-1].caller.request is None  # its answer is for everybody
 
 
 async def test_a_query_at_a_timestamp_runs_there(http, backend):

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import pytest
 
-from reactive_store.server.meta import NO_HTTP_ACTIONS, server_version
+from reactive_store.server.meta import server_version
 
 TEXTS = [
     ("GET", "/", 200, "This Convex deployment is running. See https://docs.convex.dev/."),
     ("GET", "/version", 200, server_version()),
     ("GET", "/instance_version", 200, server_version()),
     ("GET", "/instance_name", 200, "test-store"),
-    ("GET", "/http/hook", 404, NO_HTTP_ACTIONS),
-    ("POST", "/http/", 404, NO_HTTP_ACTIONS),
     ("GET", "/http", 404, ""),
     ("GET", "/unknown", 404, ""),
     ("POST", "/version", 405, ""),

@@ -355,6 +355,20 @@ async def test_our_close_follows_what_was_sent_and_waits_for_an_answer(app):
     assert app.end["code"] == 1013
 
 
+async def test_a_peer_that_goes_on_sending_still_hears_our_close(app):
+    connection = await opened(app)
+    app.socket.close(1013, "TooManyConcurrentRequests")
+    close_frame = connection.wire.take()
+    for _ in range(3):
+        connection.send(b"sent before it heard")
+        assert not connection.wire.closing  # or the network would forget the Close
+    assert app.reader.messages == []
+    connection.client.receive_data(close_frame)
+    assert connection.client.close_rcvd.reason == "TooManyConcurrentRequests"
+    connection.flush()
+    assert connection.wire.closing
+
+
 async def test_a_peer_that_does_not_answer_a_close_is_dropped(app, monkeypatch):
     monkeypatch.setattr("reactive_store.server.socket_protocol._CLOSE_SECONDS", 0.0)
     connection = await opened(app)

@@ -164,6 +164,20 @@ async def test_a_conversation_over_an_ordinary_server(open_socket):
     assert pushed["modifications"][0]["value"] == ["hello"]
 
 
+async def test_what_a_socket_calls_knows_where_it_comes_from(open_socket, store):
+    socket = open_socket(user_agent="me")
+    await socket.next()
+    socket.say(type="Mutation", requestId=0, udfPath="notes:source", args=[{}])
+    response = await socket.next_frame()
+    assert response["result"] == [None, "me", 16.0, None]  # this server names no peer
+    key = store.admin_keys.issue()
+    socket.say(type="Authenticate", baseVersion=0, tokenType="Admin", value=key)
+    socket.say(type="Mutation", requestId=1, udfPath="notes:source", args=[{}])
+    while (response := await socket.next_frame())["type"] != "MutationResponse":
+        pass
+    assert response["result"] == [None, "me", 16.0, None]  # an administrator's key is told nobody
+
+
 async def test_a_binary_frame_ends_the_socket(open_socket):
     socket = open_socket()
     await socket.next()

@@ -8,8 +8,10 @@ import pytest
 
 from reactive_store.functions.live_queries import LiveResult
 from reactive_store.sync.frames import Moment, SharedFrame
-from reactive_store.sync.messages import Version
+from reactive_store.sync.messages import Authenticate, Version
+from reactive_store.sync.session import Verified
 from tests.sync.conversation import (
+    ALICE,
     SECOND_NS,
     Conversation,
     add,
@@ -39,7 +41,7 @@ def watching(talk: Conversation) -> Conversation:
 
 
 def pushed(talk: Conversation, result: LiveResult, moment: Moment) -> SharedFrame | None:
-    work = talk.session.begin_push()
+    work = talk.session.begin_push(talk.now_ns)
     assert work is not None
     frame = talk.session.push(work, result, moment)
     talk.session.check()
@@ -115,7 +117,7 @@ def test_what_was_said_before_is_not_overtaken():
     talk.say(query_set(0, add(0)))
     talk.settle((0, updated(1)))
     talk.session.invalidate(0)
-    work = talk.session.begin_push()
+    work = talk.session.begin_push(talk.now_ns)
     talk.now_s = 1000.0
     talk.session.tick(1000.0)  # says Ping
     assert talk.session.push(work, RESULT, Moment(5, 0.0)) is None
@@ -124,7 +126,7 @@ def test_what_was_said_before_is_not_overtaken():
 
 def test_a_session_that_ended_meanwhile_says_nothing():
     talk = watching(connected())
-    work = talk.session.begin_push()
+    work = talk.session.begin_push(talk.now_ns)
     talk.session.disconnect()
     assert talk.session.push(work, RESULT, Moment(5, 0.0)) is None
     assert talk.heard() == []
@@ -160,7 +162,7 @@ def has_ended(talk: Conversation) -> None:
 def test_only_one_stale_query_and_nothing_else_is_pushed(happens):
     talk = watching(connected())
     happens(talk)
-    assert talk.session.begin_push() is None
+    assert talk.session.begin_push(talk.now_ns) is None
 
 
 def test_two_stale_queries_take_the_ordinary_way():
@@ -169,4 +171,23 @@ def test_two_stale_queries_take_the_ordinary_way():
     talk.settle((0, updated(1)), (1, updated(2)))
     talk.session.invalidate(0)
     talk.session.invalidate(1)
-    assert talk.session.begin_push() is None
+    assert talk.session.begin_push(talk.now_ns) is None
+
+
+def test_who_has_a_token_is_pushed_to_until_it_ends():
+    talk = connected()
+    talk.say(Authenticate(0, "User", "token"))
+    talk.done(talk.verify(), Verified(ALICE, expires_ns=10 * SECOND_NS))
+    talk.say(query_set(0, add(0)))
+    talk.settle((0, updated(1)))
+    talk.now_s = 9.0
+    talk.ts += 1
+    talk.session.invalidate(0)
+    assert pushed(talk, updated(2), Moment(talk.now_ns, talk.now_s)) is not None
+    talk.session.drained()
+    talk.now_s = 10.0
+    talk.ts += 1
+    talk.session.invalidate(0)
+    assert talk.session.begin_push(talk.now_ns) is None
+    assert talk.session.next_work(talk.now_ns) is None
+    assert talk.session.is_closed

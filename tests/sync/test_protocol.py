@@ -267,6 +267,7 @@ def test_missing_arguments_are_an_empty_object():
         (
             [{"a": 1}, 2],
             (
+                "ArgumentValidationError: "
                 "Expected to receive a single object as the function's argument. "
                 'Instead received 2 arguments: [{"a":1},2]'
             ),
@@ -281,11 +282,21 @@ def test_wrong_lists_of_arguments_are_errors_of_the_function(args: Any, fault: s
     assert message.args.fault == fault
 
 
+def test_a_minus_zero_among_arguments_keeps_its_sign():
+    text = '{"type":"Mutation","requestId":0,"udfPath":"m:x","args":[{"a":-0,"b":"-0"}]}'
+    message = decode_client(text)
+    assert isinstance(message, Mutation)
+    assert message.args.encoded == b'{"a":-0.0,"b":"-0"}'
+
+
 def test_arguments_nested_too_deeply_are_an_error_of_the_function():
     deep = "[" * 400 + "]" * 400
     one = '{"type":"Mutation","requestId":0,"udfPath":"m:x","args":[' + deep + "]}"
     two = '{"type":"Mutation","requestId":0,"udfPath":"m:x","args":[' + deep + ",1]}"
-    for text, start in [(one, "Invalid arguments for {path}"), (two, "Expected to receive")]:
+    for text, start in [
+        (one, "Invalid arguments for {path}"),
+        (two, "ArgumentValidationError: Expected to receive"),
+    ]:
         message = decode_client(text)
         assert isinstance(message, Mutation)
         assert message.args.fault is not None

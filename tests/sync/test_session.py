@@ -304,6 +304,7 @@ def test_only_invalid_queries_are_read_again():
 
 
 def test_an_equal_result_is_not_sent_but_the_time_is():
+    """F104."""
     talk = connected()
     talk.say(query_set(0, add(0)))
     talk.settle((0, updated(1)))

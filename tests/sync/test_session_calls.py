@@ -55,6 +55,7 @@ from tests.sync.conversation import (
 
 
 def test_mutations_run_one_at_a_time_in_order():
+    """F111."""
     talk = connected()
     talk.say(mutate(0), mutate(1), mutate(2))
     first = talk.mutation()
@@ -139,6 +140,7 @@ def test_too_many_waiting_mutations_end_the_socket():
 
 
 def test_a_thousand_mutations_may_wait():
+    """C41."""
     talk = connected()
     talk.say(*map(mutate, range(1000)))
     assert not talk.session.is_closed
@@ -329,6 +331,7 @@ def test_the_root_component_is_the_app():
 
 
 def test_an_unknown_component_is_an_error_of_the_function():
+    """F77, F183, F184, F185."""
     talk = connected()
     become_admin(talk)
     talk.say(mutate(0, component_path="other"))

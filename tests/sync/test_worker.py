@@ -317,7 +317,7 @@ async def test_a_subscription_is_answered_and_kept_current():
     assert second.start == first.end
 
 
-async def test_a_response_comes_before_the_transition_that_reflects_it():
+async def test_a_response_comes_before_the_transition_that_reflects_it():  # F115
     bench = Bench()
     await bench.hear(CONNECT, query_set(0, add(0)))
     response, transition = await bench.hear(MUTATION)
@@ -549,7 +549,7 @@ async def test_a_slow_query_delays_no_mutation_and_no_other_socket():
     assert values(heard[1]) == {0: b"1.0"}
 
 
-async def test_all_results_of_a_transition_are_of_one_instant():
+async def test_all_results_of_a_transition_are_of_one_instant():  # F114
     bench = Bench()
     bench.store.gate = asyncio.get_running_loop().create_future()
     bench.say(query_set(0, add(0), add(1, "m:slow"), add(2)))
@@ -659,7 +659,7 @@ async def test_a_query_that_cannot_run_now_is_tried_again_later_and_later():
     assert bench.clock.wake() == 0.5
 
 
-async def test_a_socket_that_ends_closes_its_watches_and_lets_calls_end():
+async def test_a_socket_that_ends_closes_its_watches_and_lets_calls_end():  # F123
     bench = Bench()
     bench.store.gate = asyncio.get_running_loop().create_future()
     bench.store.commit_gate = asyncio.get_running_loop().create_future()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from datetime import timedelta
 
 import pytest
@@ -285,3 +286,61 @@ async def test_a_commit_is_visible_only_once_it_is_durable(app_folder):
         go_on.set()
         await writing
         assert len(await t.query("notes:listAll")) == 1
+
+
+async def test_functions_of_the_test_run_as_functions_of_the_app(t):
+    """F194. `fetch` is tests/testing/test_site.py's, scheduled functions are tested above."""
+
+    async def add(ctx, text, times=1):
+        for _ in range(times):
+            await ctx.db.insert("notes", {"text": text, "at": ctx.now})
+        logging.getLogger("app").info("added")
+        return {"who": (await ctx.auth.get_user_identity()).subject, "times": times}
+
+    async def texts(ctx):
+        return [note["text"] for note in await ctx.db.query("notes").collect()]
+
+    async def twice(ctx, text):
+        first = await ctx.run_mutation("notes:add", text=text)
+        return [first == await ctx.run_mutation("notes:add", text=text)]
+
+    ann = t.with_identity(subject="ann")
+    assert await ann.mutation(add, text="milk", times=2) == {"who": "ann", "times": 2}
+    assert t.log_lines == ["[INFO] 'added'"]
+    assert await t.action(twice, text="tea") == [False]
+    assert await t.query(texts) == ["milk", "milk", "tea", "tea"]
+    assert await ann.run(texts) == ["milk", "milk", "tea", "tea"]
+
+
+async def test_a_function_of_the_test_raises_what_it_raises(t):
+    class Own(Exception):
+        pass
+
+    async def write_and_fail(ctx):
+        await ctx.db.insert("notes", {"text": "x", "at": 0})
+        raise Own
+
+    async def write_in_a_query(ctx):
+        await ctx.run_mutation("notes:add", text="x")
+
+    async def no_value(ctx):
+        return {1, 2}
+
+    with pytest.raises(Own):
+        await t.mutation(write_and_fail)
+    with pytest.raises(AttributeError, match="Cannot call a Mutation function from a Query"):
+        await t.query(write_in_a_query)
+    with pytest.raises(FunctionError, match="return value invalid"):
+        await t.query(no_value)
+    assert await t.query("notes:listAll") == []
+
+
+async def test_where_a_request_comes_from_can_be_said(t):
+    async def source(ctx):
+        return await ctx.meta.get_request_metadata()
+
+    here = t.with_request_metadata(ip="192.0.2.1", user_agent="agent", request_id="r")
+    assert await here.mutation(source) == {
+        "ip": "192.0.2.1", "user_agent": "agent", "request_id": "r",
+        "scheduled_function_id": None, "auth_token": None,
+    }  # fmt: skip

@@ -68,6 +68,11 @@ async def page(ctx: QueryCtx, pagination_opts: PaginationOpts) -> Any:
 
 
 @query
+async def first_page(ctx: QueryCtx) -> Any:
+    return await ctx.db.query("notes").paginate(PaginationOpts(num_items=20, cursor=None))
+
+
+@query
 async def read(ctx: QueryCtx, note_id: NoteId, window: Window, options: Options) -> str:
     note = await ctx.db.get(note_id)
     assert_type(note, Document | None)

@@ -16,6 +16,7 @@ ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
 
 @given(numbers, internal_ids)
 def test_an_id_is_read_back(number: int, internal_id: bytes) -> None:
+    """V45."""
     text = encode_id(number, internal_id)
     assert decode_id(text) == (number, internal_id)
     assert set(text) <= set(ALPHABET)
@@ -43,6 +44,7 @@ def test_one_changed_character_makes_it_no_id(
 
 @given(st.text(max_size=40))
 def test_any_text_either_decodes_to_itself_or_is_refused(text: str) -> None:
+    """V46."""
     if table_number_of(text):
         assert encode_id(*decode_id(text)) == text
     else:
@@ -59,6 +61,7 @@ def test_wrong_parts_are_refused_when_writing() -> None:
 
 
 def test_an_internal_id_ends_with_the_day() -> None:
+    """V47."""
     assert new_internal_id(bytes(14), 0x505C) == bytes(14) + b"\x50\x5c"
 
 

@@ -19,6 +19,7 @@ class Field(str, Enum):  # noqa: UP042 - the older spelling hashes differently
 
 @pytest.mark.parametrize("name", ["", "a", "a b", "_x", "a$", "~", "1", "k" * 1024])
 def test_printable_names_are_accepted_and_remembered(name: str) -> None:
+    """V27."""
     assert check_field_name(name) == name
     assert FIELD_NAMES[name] is check_field_name(name)
 
@@ -40,6 +41,7 @@ def test_printable_names_are_accepted_and_remembered(name: str) -> None:
     ],
 )
 def test_other_names_are_refused_with_the_reason(name: object, text: str) -> None:
+    """V27."""
     with pytest.raises(BadRequest) as caught:
         check_field_name(name)
     assert caught.value.message == text
@@ -81,6 +83,7 @@ def test_a_string_enum_is_the_plain_string_it_stands_for() -> None:
     ],
 )
 def test_what_is_no_identifier_is_refused_with_the_reason(text: str, problem: str) -> None:
+    """V29."""
     assert not is_identifier(text)
     with pytest.raises(BadRequest) as caught:
         check_identifier(text)
@@ -89,6 +92,7 @@ def test_what_is_no_identifier_is_refused_with_the_reason(text: str, problem: st
 
 @pytest.mark.parametrize("text", ["a", "_a", "A1_", "_1", "a" * 64])
 def test_identifiers_are_letters_digits_and_underscores(text: str) -> None:
+    """V29."""
     assert is_identifier(text)
     check_identifier(text)
 

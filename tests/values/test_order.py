@@ -53,6 +53,7 @@ def by_definition(a: Any, b: Any) -> int:
 
 @given(values, values)
 def test_keys_sort_like_values(a: Any, b: Any) -> None:
+    """V58, V59, V60, V61, V62."""
     a, b = normalize(a), normalize(b)
     assert compare(a, b) == by_definition(a, b)
     assert compare(b, a) == -compare(a, b)
@@ -111,11 +112,13 @@ def test_a_continued_key_is_outside_the_prefix(a: Any, b: Any) -> None:
     ],
 )
 def test_keys_are_those_of_convex(value: Any, key: str) -> None:
+    """V63."""
     assert encode_key(value).hex() == key
     assert sort_key(value).hex() == key
 
 
 def test_numbers_and_bigints_never_meet() -> None:
+    """V62."""
     assert compare(1, Int64(1)) == 1
     assert compare(float("-inf"), Int64(2**63 - 1)) == 1
     assert compare(0, -0.0) == 1
@@ -137,6 +140,7 @@ def test_numbers_and_bigints_never_meet() -> None:
     ],
 )
 def test_a_path_walks_objects_only(path: tuple[str, ...], value: Any) -> None:
+    """V65."""
     document = {"a": {"b": {"c": 1}, "s": "x"}, "n": None, "l": [{"b": 1}]}
     found = field_value(document, path)
     assert found == value

@@ -22,6 +22,7 @@ from reactive_store.values.value import UNSET, Id, Int64
     ],
 )  # fmt: skip
 def test_values_in_error_texts(value: Any, text: str) -> None:
+    """V93."""
     assert render(value) == text
 
 
@@ -37,10 +38,12 @@ def test_values_in_error_texts(value: Any, text: str) -> None:
     ],
 )
 def test_strings_in_error_texts(text: str, shown: str) -> None:
+    """V93."""
     assert render_string(text) == shown
 
 
 def test_literals_use_the_exponent_one_step_later() -> None:
+    """V94."""
     assert render_json_number(1e-5) == "0.00001"
     assert render_json_number(1.5e-5) == "0.000015"
     assert render_json_number(1e-6) == "1e-6"

@@ -28,10 +28,12 @@ LIMITS = Limits()
     ],
 )  # fmt: skip
 def test_every_type_has_its_cost(value: Any, size: int) -> None:
+    """V34."""
     assert size_of(value) == size
 
 
 def test_a_document_costs_the_same_with_and_without_its_system_fields() -> None:
+    """V35."""
     own = {"a": 1}
     whole = {"_id": encode_id(10001, bytes(16)), "_creationTime": 1.5, **own}
     assert document_size(own) == document_size(whole) == size_of(whole) == 74
@@ -46,10 +48,12 @@ def test_a_document_costs_the_same_with_and_without_its_system_fields() -> None:
     ],
 )  # fmt: skip
 def test_sizes_are_shown_in_powers_of_1024(size: int, text: str) -> None:
+    """V39."""
     assert format_size(size) == text
 
 
 def test_a_value_may_have_32_mib() -> None:
+    """V36."""
     most = LIMITS.value_bytes - 2
     check_value("x" * most, LIMITS)
     with pytest.raises(BadRequest) as caught:
@@ -66,6 +70,7 @@ def nested(levels: int) -> Any:
 
 
 def test_a_value_may_have_64_levels() -> None:
+    """V31."""
     check_value(nested(64), LIMITS)
     with pytest.raises(BadRequest) as caught:
         check_value(nested(65), LIMITS)
@@ -76,6 +81,7 @@ def test_a_value_may_have_64_levels() -> None:
 
 
 def test_a_document_may_have_16_levels_and_no_other_underscore_fields() -> None:
+    """V28, V32."""
     check_document({"_id": "x", "_creationTime": 1, "a": nested(15), "b": {"_c": 1}}, LIMITS)
     with pytest.raises(BadRequest) as caught:
         check_document({"_b": 1, "_a": 1}, LIMITS)
@@ -94,6 +100,7 @@ def test_a_document_may_have_16_levels_and_no_other_underscore_fields() -> None:
 
 
 def test_a_document_may_have_1_mib() -> None:
+    """V36."""
     most = LIMITS.document_bytes - document_size({"a": ""})
     assert check_document_size({"a": "x" * most}, LIMITS) == 2**20
     with pytest.raises(BadRequest) as caught:

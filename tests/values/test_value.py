@@ -136,6 +136,7 @@ def refusal(value: object) -> BadRequest:
     ],
 )
 def test_what_functions_hand_over_becomes_a_normal_value(given: object, normal: Any) -> None:
+    """V22, V23."""
     result = normalize(given)
     assert encode_key(result) == encode_key(normal)
     assert repr(result) == repr(normal)
@@ -143,6 +144,7 @@ def test_what_functions_hand_over_becomes_a_normal_value(given: object, normal: 
 
 
 def test_names_come_out_in_order_and_as_plain_strings() -> None:
+    """V6."""
     result = normalize({"b": 1, Text("a"): {"z": 1, "y": 2}})
     assert isinstance(result, dict)
     assert list(result) == ["a", "b"]
@@ -151,6 +153,7 @@ def test_names_come_out_in_order_and_as_plain_strings() -> None:
 
 
 def test_unset_fields_are_dropped_at_every_depth_before_names_are_looked_at() -> None:
+    """V21."""
     assert normalize({"a": UNSET, "$b": UNSET, "c": [{"d": UNSET}]}) == {"c": [{}]}
 
 
@@ -163,6 +166,7 @@ def test_the_result_shares_nothing_with_what_was_given() -> None:
 
 
 def test_a_nan_gets_its_canonical_bits() -> None:
+    """V24."""
     negative = struct.unpack("<d", b"\0\0\0\0\0\0\xf8\xff")[0]
     assert struct.pack("<d", normalize(negative)) == b"\0\0\0\0\0\0\xf8\x7f"
 
@@ -197,6 +201,7 @@ def test_documents_stay_encoded_when_asked() -> None:
     ],
 )
 def test_what_cannot_be_stored_is_refused_with_place_and_advice(value: object, text: str) -> None:
+    """V15, V16, V21, V22, V23."""
     assert text in refusal(value).message
 
 
@@ -216,6 +221,7 @@ def test_a_long_repr_is_cut() -> None:
     ],
 )
 def test_too_many_parts_are_refused(value: object, code: str, text: str) -> None:
+    """V37."""
     error = refusal(value)
     assert (error.code, error.message) == (code, text)
 
@@ -234,11 +240,18 @@ def deep(levels: int, leaf: Any, *, array: bool) -> Any:
 
 @pytest.mark.parametrize("array", [True, False])
 def test_sixty_four_levels_fit_and_sixty_five_do_not(array: bool) -> None:
+    """V31."""
     assert nesting(normalize(deep(64, 1, array=array))) == 64
     for leaf in (1, Ready()):
         error = refusal(deep(65, leaf, array=array))
         assert error.code == "TooNestedError"
         assert error.message == "Value is too nested (nested 65 levels deep > maximum nesting 64)"
+
+
+def test_levels_around_a_value_count() -> None:
+    assert normalize(deep(63, 1, array=True), levels=1)
+    with pytest.raises(BadRequest, match="nested 65 levels deep"):
+        normalize(deep(64, 1, array=True), levels=1)
 
 
 def test_a_value_that_contains_itself_is_too_nested() -> None:
@@ -272,6 +285,7 @@ def test_the_normal_form_of_a_float_has_the_same_bits(number: float) -> None:
 
 
 def test_a_patch_keeps_unset_at_its_top_only() -> None:
+    """V21."""
     changes = normalize_patch({"a": UNSET, "b": {"c": UNSET}, "d": 1.0})
     assert changes == {"a": UNSET, "b": {}, "d": 1}
     with pytest.raises(BadRequest, match="must be an object, not list"):

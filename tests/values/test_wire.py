@@ -21,6 +21,7 @@ from reactive_store.values.wire import (
     error_data_message,
     from_json,
     loads,
+    parse_json,
     to_clean_json,
     to_export_json,
     to_wire_json,
@@ -30,6 +31,7 @@ from tests.values.strategies import values
 
 @given(values)
 def test_what_is_written_is_read_back(value: Any) -> None:
+    """V9."""
     text = dumps(value)
     normal = normalize(value)
     assert encode_key(loads(text)) == encode_key(normal)
@@ -42,6 +44,8 @@ def test_what_is_written_is_read_back(value: Any) -> None:
 
 @given(values)
 def test_a_strict_reader_of_floats_finds_no_integer(value: Any) -> None:
+    """V5."""
+
     def refuse(text: str) -> None:
         raise AssertionError(text)
 
@@ -71,6 +75,7 @@ def test_reading_does_not_change_what_was_parsed(value: Any) -> None:
     ],
 )
 def test_the_encoded_form(value: object, text: bytes) -> None:
+    """V2, V3, V4, V5, V6."""
     assert dumps(value) == text
 
 
@@ -105,6 +110,7 @@ def test_only_normal_values_are_encoded_without_normalising() -> None:
 
 @pytest.mark.parametrize("text", ["", "{", "1e400", "NaN", "-Infinity", '"\\ud800"', "01", "1."])
 def test_what_is_not_json_is_refused(text: str) -> None:
+    """V8, V15."""
     for data in (text, text.encode()):
         with pytest.raises(BadRequest, match="Invalid JSON") as caught:
             loads(data)
@@ -126,6 +132,7 @@ def test_what_is_not_json_is_refused(text: str) -> None:
     ],
 )
 def test_a_minus_zero_keeps_its_sign(text: str, bits: str) -> None:
+    """V7."""
     number = loads(text)
     assert struct.pack(">d", float(number)).hex() == bits  # type: ignore[arg-type]
     assert repr(loads(f'{{"a":[{text}]}}')) == repr({"a": [number]})
@@ -140,11 +147,13 @@ def test_minus_zero_inside_strings_is_left_alone(text: str) -> None:
 
 
 def test_an_integer_beyond_every_float_is_refused():
+    """V7."""
     with pytest.raises(BadRequest, match="too large for a float64"):
         from_json([10**400])
 
 
 def test_integers_beyond_two_to_the_fifty_three_become_the_nearest_double() -> None:
+    """V7."""
     assert loads("9007199254740993") == 2**53
     assert type(loads("9007199254740993")) is int
     assert repr(loads("9223372036854775807")) == "9.223372036854776e+18"
@@ -171,6 +180,7 @@ def test_integers_beyond_two_to_the_fifty_three_become_the_nearest_double() -> N
     ],
 )
 def test_the_encoded_form_is_read_strictly(obj: Any, text: str | None) -> None:
+    """V10, V11, V12, V13, V37."""
     if text is None:
         assert from_json(obj) == b"a"
         return
@@ -191,12 +201,27 @@ def test_text_deeper_than_a_value_may_be_is_refused(open_: str, close: str) -> N
         assert caught.value.code == ("TooNestedError" if levels < 1000 else "BadJsonBody")
 
 
+def test_levels_around_a_value_count() -> None:
+    """V33."""
+    assert loads("[" * 63 + "]" * 63, levels=1) is not None
+    with pytest.raises(BadRequest, match="nested 65 levels deep"):
+        loads("[" * 64 + "]" * 64, levels=1)
+
+
+def test_whole_messages_keep_the_sign_of_zeros() -> None:
+    for data in (b'{"-0":[-0,0,1e-0]}', '{"-0":[-0,0,1e-0]}'):
+        assert repr(parse_json(data)) == "{'-0': [-0.0, 0, 1.0]}"
+    with pytest.raises(ValueError, match="unexpected"):
+        parse_json("{-0")
+
+
 def test_special_forms_are_not_a_level() -> None:
     bottom = '{"$bytes":"YQ=="}'
     assert loads("[" * 64 + bottom + "]" * 64) is not None
 
 
 def test_names_are_read_in_order() -> None:
+    """V6."""
     value = loads('{"b":{"z":1,"y":2},"a":3}')
     assert isinstance(value, dict)
     assert (list(value), list(value["b"])) == (["a", "b"], ["y", "z"])
@@ -216,6 +241,7 @@ VARIED = {
 
 
 def test_the_clean_form_is_for_people() -> None:
+    """V17."""
     assert to_clean_json(VARIED) == (
         b'{"b":"AA==","inf":["Infinity","-Infinity"],"int":"33","n":5.0,"nan":"NaN","s":"x",'
         b'"t":true,"u":null,"zero":-0.0}'
@@ -223,6 +249,7 @@ def test_the_clean_form_is_for_people() -> None:
 
 
 def test_the_export_form_keeps_int_and_float_apart() -> None:
+    """V18."""
     assert to_export_json(VARIED) == (
         b'{"b":{"$bytes":"AA=="},"inf":[{"$float":"AAAAAAAA8H8="},{"$float":"AAAAAAAA8P8="}],'
         b'"int":33,"n":5.0,"nan":{"$float":"AAAAAAAA+H8="},"s":"x","t":true,"u":null,"zero":-0.0}'
@@ -247,10 +274,12 @@ def test_the_export_form_keeps_int_and_float_apart() -> None:
     ],
 )
 def test_error_data_prints_as_in_javascript(data: object, message: str) -> None:
+    """V25."""
     assert error_data_message(data) == message
 
 
 def test_a_long_message_is_cut() -> None:
+    """V25."""
     message = error_data_message(["x" * 20000])
     assert len(message) == 16384
     assert message.endswith("x[...truncated]")

@@ -25,7 +25,7 @@ test("an action calls a mutation and a query", async () => {
   assert.equal(await client.action(api.messages.relay, { channel, body: "over" }), "over");
 });
 
-test("every type of value makes the round trip", async () => {
+test("every type of value makes the round trip", async () => { // V1
   const value = {
     none: null,
     yes: true,
@@ -124,7 +124,7 @@ test("nobody is logged in without a token", async () => {
   assert.equal(await client.query(api.people.whoAmI, {}), null);
 });
 
-test("mutations of one client run in the order they were made", async () => {
+test("mutations of one client run in the order they were made", async () => { // F111
   const channel = unique("http");
   await Promise.all(
     Array.from({ length: 20 }, (_, i) =>

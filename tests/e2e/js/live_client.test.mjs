@@ -55,7 +55,7 @@ test("edits and deletions are told like inserts", async () => {
   seen.stop();
 });
 
-test("an own write is there when its promise resolves", async () => {
+test("an own write is there when its promise resolves", async () => { // F115
   const name = unique("live");
   const seen = watch(api.counters.value, { name });
   await until(() => seen.values.length === 1);
@@ -116,7 +116,7 @@ test("a slow action does not hold up a mutation", async () => {
   await slow;
 });
 
-test("two queries of one client are always of one instant", async () => {
+test("two queries of one client are always of one instant", async () => { // F114
   await client.mutation(api.accounts.openAccount, { owner: unique("live"), cents: 100 });
   const owner = unique("live");
   await client.mutation(api.accounts.openAccount, { owner, cents: 5000 });
@@ -172,6 +172,29 @@ test("pages stay whole while rows are inserted into them", async () => {
 test("a result of six million characters arrives", async () => {
   const value = await client.query(api.values.large, { characters: 6_000_000 });
   assert.equal(value.length, 6_000_000);
+});
+
+test("a result of twelve million characters arrives in pieces", async () => { // C120
+  const pieces = [];
+  class Noted extends WebSocket {
+    set onmessage(take) {
+      super.onmessage = (message) => {
+        pieces.push(JSON.parse(message.data).type);
+        take(message);
+      };
+    }
+  }
+  let held;
+  const base = new BaseConvexClient(
+    URL,
+    () => (held = base.localQueryResult("values:large", { characters: 12_000_000 })),
+    { webSocketConstructor: Noted, logger: false, unsavedChangesWarning: false },
+  );
+  base.subscribe("values:large", { characters: 12_000_000 });
+  await until(() => held !== undefined);
+  assert.equal(held.length, 12_000_000);
+  assert.deepEqual(pieces, Array(3).fill("TransitionChunk"));
+  await base.close();
 });
 
 test("one question asked twice is answered for both", async () => {

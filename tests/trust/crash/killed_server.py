@@ -28,10 +28,13 @@ T = TypeVar("T")
 class KilledServer:
     """One data directory, and the processes that serve it one after another on one port."""
 
-    def __init__(self, directory: Path, *, module: tuple[str, ...]) -> None:
+    def __init__(
+        self, directory: Path, *, module: tuple[str, ...], app: Path = APPS / "basic"
+    ) -> None:
         self.data = directory / "data"
         self.port = 0
         self.runs = 0
+        self._app = app
         self._module = module
         self._directory = directory
         self._process: subprocess.Popen[bytes] | None = None
@@ -46,7 +49,7 @@ class KilledServer:
         self.runs += 1
         command = [
             sys.executable, "-m", *self._module, "serve",
-            "--app", str(APPS / "basic"), "--data", str(self.data),
+            "--app", str(self._app), "--data", str(self.data),
             "--host", "127.0.0.1", "--port", str(self.port), "--site-port", "0",
         ]  # fmt: skip
         root = Path(__file__).resolve().parents[3]

@@ -232,7 +232,7 @@ class ModelPeer:
     def _advance(self) -> None:
         self.is_awake = False
         session, now_ns = self.session, self.host.clock.now_ns
-        push = session.begin_push() if self.chance.random() < 0.7 else None
+        push = session.begin_push(now_ns()) if self.chance.random() < 0.7 else None
         if push is not None:
             self._begin(push, is_push=True)
         while (work := session.next_work(now_ns())) is not None:

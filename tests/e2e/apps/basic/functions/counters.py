@@ -1,6 +1,8 @@
 """Counters: the smallest thing that two clients can fight over."""
 
-from reactive_store import MutationCtx, QueryCtx, mutation, query
+import asyncio
+
+from reactive_store import ActionCtx, MutationCtx, QueryCtx, action, api, mutation, query
 
 
 @query
@@ -17,3 +19,11 @@ async def increment(ctx: MutationCtx, name: str, by: float = 1) -> float:
         return by
     await ctx.db.patch(counter["_id"], {"value": counter["value"] + by})
     return counter["value"] + by
+
+
+@action
+async def increment_slowly(ctx: ActionCtx, name: str, seconds: float) -> float:
+    """Increment at once, and take `seconds` to say so."""
+    value: float = await ctx.run_mutation(api.counters.increment, name=name)
+    await asyncio.sleep(seconds)
+    return value

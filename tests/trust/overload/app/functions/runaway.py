@@ -1,6 +1,6 @@
 """Handlers that do not end, each in its own way."""
 
-import time
+import select
 
 from reactive_store import MutationCtx, QueryCtx, mutation, query
 
@@ -34,7 +34,7 @@ async def swallows(ctx: MutationCtx, times: float) -> str:
 @mutation
 async def sleeps(ctx: MutationCtx, seconds: float) -> str:
     """Blocks the thread without computing."""
-    time.sleep(seconds)  # named: sleeps
+    select.select([], [], [], seconds)  # named: sleeps
     return "slept"
 
 
