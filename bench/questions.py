@@ -394,7 +394,62 @@ def files(plan: Plan) -> Answer:
     )
 
 
+def vectors(plan: Plan) -> Answer:
+    """The nearest of many vectors, against one product of a numpy matrix and a partition."""
+    documents = min(100_000, plan.documents[-2])
+    found: dict[int, dict[str, Any]] = {}
+    for dimensions in (384, 1536):
+        with _folder() as folder:
+            data = str(folder / "data")
+            run_program("bench.vector_load", "load", data, str(dimensions), str(documents))
+            found[dimensions] = run_program(
+                "bench.vector_load", "probe", data, str(dimensions), str(plan.seconds)
+            )
+    rows: list[Row] = []
+    details: dict[str, Any] = {}
+    for dimensions, each in found.items():
+        bare = each["bare_ms"]
+        rows += [
+            Row(f"{dimensions} numbers, p50", each["search_ms"], bare, "ms"),
+            Row(
+                f"{dimensions} numbers, 16 clients",
+                each["together_per_second"],
+                1000 / bare,
+                "searches/s",
+            ),
+            Row(
+                f"{dimensions} numbers, writes of 16 clients",
+                each["writes_per_second"],
+                each["plain_per_second"],
+                "writes/s",
+            ),
+            Row(f"{dimensions} numbers, memory", each["memory_mib"], each["bare_mib"], "MiB"),
+        ]
+        named = ("recall", "filtered_ms", "fresh_ms", "search_p99_ms", "stall_ms", "build_seconds")
+        details[f"{dimensions}"] = {name: round(each[name], 2) for name in named}
+    return Answer(
+        "vectors",
+        f"the nearest ten of {documents:,} vectors, by an action",
+        rows,
+        noise(found[384]["bare_each_ms"][:3]),
+        {"ceiling": "numpy alone, no filter, nobody else; writes: no vector index", **details},
+    )
+
+
 QUESTIONS: dict[str, Question] = {
     each.__name__: each
-    for each in (push, fanout, bystanders, hot, zipf, stream, idle, http, scale, schedule, files)
+    for each in (
+        push,
+        fanout,
+        bystanders,
+        hot,
+        zipf,
+        stream,
+        idle,
+        http,
+        scale,
+        schedule,
+        files,
+        vectors,
+    )
 }

@@ -257,8 +257,8 @@ class Backend:
         Raises   BadRequest when stored documents do not fit; the old app stays in force
         """
         async with self._reloading:
+            await self.database.vectors.prepare(app.schema)
             await apply_schema(self.database, app.schema)
-            await self.database.vectors.wait_built()
             async with self.crons.deploying(app):
                 old, self.runner.app = self.runner.app, app
             self._configure_authenticator()

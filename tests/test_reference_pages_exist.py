@@ -112,6 +112,15 @@ async def test_http_actions_on_the_page_answer(tmp_path: Path):
     await names["test_a_payment_becomes_a_message"]()
 
 
+async def test_files_on_the_page_are_kept(tmp_path: Path):
+    init_command(tmp_path)
+    functions, test = blocks("guide/files.md", "python")
+    (tmp_path / "functions" / "attachments.py").write_text(functions, encoding="utf-8")
+    names = {"APP": tmp_path}
+    exec(compile(test, "files.md", "exec"), names)
+    await names["test_a_file_is_kept_until_it_is_deleted"]()
+
+
 async def test_schedules_on_the_page_are_kept(tmp_path: Path):
     init_command(tmp_path)
     functions, crons, test = blocks("guide/scheduling.md", "python")

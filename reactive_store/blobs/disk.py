@@ -41,6 +41,7 @@ T = TypeVar("T")
 _LOG = logging.getLogger(__name__)
 
 _THREADS: Final = 8
+_LISTED_AT_ONCE: Final = 16  # folders
 _OWNER: Final = "owner"
 _UNFINISHED: Final = "unfinished"
 _FOLDERS: Final = tuple(f"{number:02x}" for number in range(256))
@@ -110,9 +111,10 @@ class DiskBlobs:
         await self._in_thread(self._delete, self._path_of(key))
 
     async def entries(self) -> AsyncIterator[BlobEntry]:
-        """As the contract says; one folder is listed at a time."""
-        for folder in _FOLDERS:
-            for entry in await self._in_thread(self._list, folder):
+        """As the contract says; a few folders are listed at a time."""
+        for first in range(0, len(_FOLDERS), _LISTED_AT_ONCE):
+            folders = _FOLDERS[first : first + _LISTED_AT_ONCE]
+            for entry in await self._in_thread(self._list, folders):
                 yield entry
 
     async def remove_unfinished(self) -> int:
@@ -214,13 +216,15 @@ class DiskBlobs:
         with suppress(FileNotFoundError):
             os.unlink(path)
 
-    def _list(self, folder: str) -> list[BlobEntry]:
+    def _list(self, folders: tuple[str, ...]) -> list[BlobEntry]:
         found = []
-        with os.scandir(self._path(folder)) as entries:
-            for entry in entries:
-                with suppress(FileNotFoundError):  # deleted since
-                    status = entry.stat()
-                    found.append(BlobEntry(entry.name, status.st_size, status.st_mtime_ns / 1e6))
+        for folder in folders:
+            with os.scandir(self._path(folder)) as entries:
+                for entry in entries:
+                    with suppress(FileNotFoundError):  # deleted since
+                        status = entry.stat()
+                        stored_ms = status.st_mtime_ns / 1e6
+                        found.append(BlobEntry(entry.name, status.st_size, stored_ms))
         return found
 
     def _remove_unfinished(self) -> int:

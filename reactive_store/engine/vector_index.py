@@ -1,5 +1,6 @@
 """Vector indexes of a deployment: built from what is stored, then following every durable commit.
 
+    prepare    a push builds what its schema needs before it is in force
     declare    the schema in force says which exist; new ones begin to build in the background
     follow     a commit only notes which documents it changed; the index's own task reads them
     search     waits until everything noted so far is in the matrix, then shares a scan with the
@@ -20,7 +21,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from array import array
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
@@ -307,50 +308,62 @@ class VectorIndexes:
         self._committer = committer
         self._persistence = persistence
         self._runtime = runtime
-        self._by_table: dict[str, dict[str, VectorIndex]] = {}
+        self._by_table: _Indexes = {}
+        # Built ahead by `prepare`, for the next `declare`.
+        self._prepared: _Indexes = {}
+
+    async def prepare(self, schema: Schema) -> None:
+        """Build what the schema needs besides; until `declare` nobody sees a difference.
+
+        Cost     nothing for an index whose definition stays; reads the table of one that is new
+        Raises   what reading the store raises
+        """
+        old, self._prepared = self._prepared, {}
+        for table, definition in _definitions(schema):
+            if _matching(self._by_table, table, definition) is None:
+                index = self._found_or_new(old, table, definition)
+                self._prepared.setdefault(table, {})[definition.name] = index
+        self._follow_if_needed()
+        await _stop_others(old, self._prepared)
+        for index in list(_each_of(self._prepared)):
+            await index.wait_built()
 
     async def declare(self, schema: Schema) -> None:
         """Have exactly the indexes of the schema. New ones build in the background.
 
         Cost     nothing for an index whose definition stays; no wait for those that are new
         """
-        old = self._by_table
-        self._by_table = {
-            name: {
-                definition.name: self._kept(old, name, definition)
-                for definition in table.vector_indexes.values()
-            }
-            for name, table in schema.tables.items()
-            if table.vector_indexes
-        }
-        followers = self._committer.followers
-        if self._by_table and self.follow not in followers:
-            followers.append(self.follow)
-        elif not self._by_table and self.follow in followers:
-            followers.remove(self.follow)
-        kept = set(map(id, self._each()))
-        for index in _each_of(old):
-            if id(index) not in kept:
-                await index.stop()
+        old, prepared = self._by_table, self._prepared
+        self._by_table, self._prepared = {}, {}
+        for table, definition in _definitions(schema):
+            index = _matching(old, table, definition)
+            if index is None:
+                index = self._found_or_new(prepared, table, definition)
+            index.definition = definition  # it may be staged no more
+            self._by_table.setdefault(table, {})[definition.name] = index
+        self._follow_if_needed()
+        await _stop_others(old, self._by_table)
+        await _stop_others(prepared, self._by_table)
 
     async def wait_built(self) -> None:
         """Return once every declared index is complete."""
-        for index in list(self._each()):
+        for index in list(_each_of(self._by_table)):
             await index.wait_built()
 
     async def close(self) -> None:
         """Stop all of them. Idempotent."""
-        closing, self._by_table = self._by_table, {}
-        if self.follow in self._committer.followers:
-            self._committer.followers.remove(self.follow)
-        for index in _each_of(closing):
-            await index.stop()
+        closing = self._by_table, self._prepared
+        self._by_table, self._prepared = {}, {}
+        self._follow_if_needed()
+        for indexes in closing:
+            await _stop_others(indexes, {})
 
     def follow(self, commit: CommitChanges) -> None:
         """Note what a durable commit has changed. Called inside publish."""
         for change in commit.documents:
-            for index in self._by_table.get(change.table, _NONE).values():
-                index.note(change.id, None if change.new is None else change.new.value)
+            for indexes in (self._by_table, self._prepared):
+                for index in indexes.get(change.table, _NONE).values():
+                    index.note(change.id, None if change.new is None else change.new.value)
 
     def find(self, table: str, name: str) -> VectorIndex | None:
         """The index to search; None when there is no such table.
@@ -372,34 +385,59 @@ class VectorIndexes:
 
     def states(self) -> list[VectorIndexState]:
         """How far each index is, and what it holds."""
-        return [index.state for index in self._each()]
+        return [index.state for index in _each_of(self._by_table)]
 
-    def _each(self) -> Iterable[VectorIndex]:
-        return _each_of(self._by_table)
+    def _follow_if_needed(self) -> None:
+        followers = self._committer.followers
+        is_needed = bool(self._by_table or self._prepared)
+        if is_needed and self.follow not in followers:
+            followers.append(self.follow)
+        elif not is_needed and self.follow in followers:
+            followers.remove(self.follow)
 
-    def _kept(
-        self,
-        old: Mapping[str, Mapping[str, VectorIndex]],
-        table: str,
-        definition: VectorIndexDefinition,
+    def _found_or_new(
+        self, indexes: _Indexes, table: str, definition: VectorIndexDefinition
     ) -> VectorIndex:
-        """The index of a definition: the present one when it holds the same, else a new one."""
-        index = old.get(table, _NONE).get(definition.name)
-        if index is not None and _holds(index.definition) == _holds(definition):
-            index.definition = definition  # it may be staged no more
-            return index
+        found = _matching(indexes, table, definition)
+        if found is not None:
+            return found
         index = VectorIndex(table, definition, self._committer, self._persistence, self._runtime)
         index.start()
         return index
 
 
+_Indexes = dict[str, dict[str, VectorIndex]]
 _NONE: Final[Mapping[str, VectorIndex]] = {}
+
+
+def _definitions(schema: Schema) -> Iterator[tuple[str, VectorIndexDefinition]]:
+    for name, table in schema.tables.items():
+        for definition in table.vector_indexes.values():
+            yield name, definition
+
+
+def _matching(
+    indexes: _Indexes, table: str, definition: VectorIndexDefinition
+) -> VectorIndex | None:
+    """The index that holds what the definition says, under its name."""
+    index = indexes.get(table, _NONE).get(definition.name)
+    if index is None or _holds(index.definition) != _holds(definition):
+        return None
+    return index
 
 
 def _holds(definition: VectorIndexDefinition) -> tuple[Any, ...]:
     return definition.vector_field, definition.dimensions, tuple(definition.filter_fields)
 
 
-def _each_of(indexes: Mapping[str, Mapping[str, VectorIndex]]) -> Iterable[VectorIndex]:
+def _each_of(indexes: _Indexes) -> Iterator[VectorIndex]:
     for of_table in indexes.values():
         yield from of_table.values()
+
+
+async def _stop_others(indexes: _Indexes, kept: _Indexes) -> None:
+    """Stop those that are not kept."""
+    staying = set(map(id, _each_of(kept)))
+    for index in list(_each_of(indexes)):
+        if id(index) not in staying:
+            await index.stop()

@@ -30,8 +30,8 @@ _Rows = NDArray[np.intp]
 Found = tuple[bytes, float]
 """A document's internal id, and its score."""
 
-_BLOCK_BYTES: Final = 64 * 1024 * 1024  # reserved at once, taken from the system as rows are used
-_MOST_BLOCK_ROWS: Final = 65_536
+_BLOCK_BYTES: Final = 256 * 1024 * 1024  # reserved at once, taken from the system as rows are used
+_MOST_BLOCK_ROWS: Final = 262_144
 _RESCORE_ROWS: Final = 2048  # widened to 64 bits at a time
 _GATHER: Final = 16  # below one row in so many, picking rows out is cheaper than a scan
 _LONG_KEY: Final = 48  # bytes; filter values beyond are kept as a hash

@@ -56,7 +56,7 @@ class _FilteredQuery(Query):
     def with_index(self, name: str, range: Any = None, /, **equalities: object) -> Query:
         return filtered(self._inner.with_index(name, range, **equalities), self._condition)
 
-    def with_search_index(self, name: str, build: Callable[..., object], /) -> Any:
+    def with_search_index(self, name: str, build: Callable[[Any], object], /) -> Query:
         return filtered(self._inner.with_search_index(name, build), self._condition)
 
     def full_table_scan(self) -> Query:

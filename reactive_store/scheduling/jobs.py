@@ -63,6 +63,7 @@ _READ_AT_ONCE = 128  # due jobs; those that come meanwhile with an earlier time 
 _INTERRUPTED_PER_COMMIT = 500
 _FORGOTTEN_PER_COMMIT = 1000
 _PAUSE_S = 0.02
+_BEFORE_A_BREATH = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,6 +144,8 @@ class Jobs:
             await self._slots.acquire()
             self.progress += 1
             self._running[job.id] = self._runtime.spawn(self._run(job), name=f"job {job.path}")
+            if len(self._running) % _BEFORE_A_BREATH == 0:
+                await self._runtime.sleep(0)  # thousands may be overdue; clients get their turn
         if not due:
             await self._alarm.wait(transaction, next_ms)
 
@@ -181,18 +184,24 @@ class Jobs:
     async def _run_kind(self, job: _Job, slot: _Slot) -> None:
         function = self._runner.app.find(job.path)
         if function is None:
-            await self._end(job, PENDING, f"{self._runner.app.explain_missing(job.path)}\n")
+            await self._refuse(job, self._runner.app.explain_missing(job.path))
         elif function.kind is FunctionKind.MUTATION:
             await self._run_mutation(job, slot)
         elif function.kind is FunctionKind.ACTION:
             await self._run_action(job)
         else:
-            await self._end(
+            await self._refuse(
                 job,
-                PENDING,
                 f"Unsupported function type. {job.path} is defined as a {function.kind.value}. "
-                "Only Mutation and Action can be scheduled.\n",
+                "Only Mutation and Action can be scheduled.",
             )
+
+    async def _refuse(self, job: _Job, text: str) -> None:
+        """End what cannot be run; told like the failure of a call."""
+        failure = Failure(f"{text}\n", None, ())
+        await self._end(job, PENDING, failure.message)
+        if self._runner.on_end is not None:
+            self._runner.on_end(job.path, failure)
 
     async def _run_mutation(self, job: _Job, slot: _Slot) -> None:
         record = _JobRecord(job)

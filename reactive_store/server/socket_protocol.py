@@ -243,16 +243,19 @@ class SocketProtocol(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         self._was_heard = True
         conn = self._conn
+        was_closing = conn.state is State.CLOSING
         conn.receive_data(data)
         for event in conn.events_received():
             if isinstance(event, Request):
                 self._on_request(event)
             elif isinstance(event, Frame):
                 self._on_frame(event)
-        if self.is_writable or conn.state is not State.OPEN:
+        has_closed = was_closing and self._close_timer is not None
+        if not has_closed and (self.is_writable or conn.state is not State.OPEN):
             self._flush()  # pongs, the answer to a Close, the Close of a broken frame
         else:
-            conn.data_to_send()  # pongs for a peer that does not read: they are not kept for it
+            # Pongs: not kept for a peer that does not read, not sent behind our own Close.
+            conn.data_to_send()
         if conn.parser_exc is None and conn.close_rcvd is None and self._close_timer is not None:
             # Our Close is on its way to a peer that was still sending. A connection that is closed
             # with something unread takes back what was written: it would never learn the reason.

@@ -238,6 +238,7 @@ async def test_what_was_rolled_back_is_not_found(store: Running):
 
 
 async def test_a_live_search_hears_of_what_it_would_find_and_of_nothing_else(store: Running):
+    """F158."""
     await put(store, *["filler text"] * 45, room="a")
     (tea,) = await put(store, "green tea", room="a")
     live = store.watches(lambda ctx: search(ctx, "tea", ("room", "a")).collect())

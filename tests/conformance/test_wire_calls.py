@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
+from websockets.exceptions import ConnectionClosed
 
 from reactive_store.persistence.memory import MemoryPersistence
 from reactive_store.testing.faulty_persistence import FaultyPersistence
@@ -225,6 +227,20 @@ async def test_too_many_mutations_without_an_answer_end_the_socket():
             await socket.mutate(number, "messages:send", body="x")
         assert await socket.hears_nothing()
         await socket.mutate(1000, "messages:send", body="x")
+        said, code, reason = await socket.end()
+        assert (said, code, reason) == ([], 1013, "TooManyConcurrentMutations")
+        go_on.set()
+
+
+async def test_a_client_in_the_middle_of_sending_learns_why_its_socket_ends():
+    """C41."""
+    disk = FaultyPersistence(MemoryPersistence())
+    async with serving(persistence=disk) as server:
+        socket = await server.socket()
+        go_on = disk.hold()
+        with contextlib.suppress(ConnectionClosed):
+            for number in range(5000):
+                await socket.mutate(number, "messages:send", body="x" * 1000)
         said, code, reason = await socket.end()
         assert (said, code, reason) == ([], 1013, "TooManyConcurrentMutations")
         go_on.set()

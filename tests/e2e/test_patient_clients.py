@@ -99,7 +99,7 @@ async def test_a_client_sent_away_for_asking_too_much_stays_away_longer(
                 script.send("flood", count=1500)
                 lost = await script.expect("lost")
                 back = await script.expect("back")
-                assert back["at"] - lost["at"] >= 1500
+                assert back["at"] - lost["at"] >= 1495  # a timer may be early
                 script.send("quit")
 
 

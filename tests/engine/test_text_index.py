@@ -71,7 +71,7 @@ def documents(ids: int = 12) -> st.SearchStrategy[Stored]:
     )
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=80)
 @given(
     st.lists(st.one_of(documents(), st.integers(0, 11).map(name)), max_size=40),
     st.lists(st.one_of(documents(14), st.integers(0, 13).map(name)), max_size=6),
@@ -127,7 +127,7 @@ def test_many_documents_rank_as_the_model_does():
         world.put(some(number))
     world.index.check()
     gone = chance.sample(sorted(world.documents), 60)
-    state = {id: each for id, each in world.documents.items() if id not in gone}
+    state = {key: each for key, each in world.documents.items() if key not in gone}
     overlay: dict[bytes, SearchEntry | None] = dict.fromkeys(gone)
     for number in range(3000, 3050):
         extra = some(number)
@@ -146,7 +146,7 @@ def test_what_ties_in_everything_comes_by_the_highest_id():
     world = World()
     for number in (5, 1, 3, 2, 4):
         world.put(Stored(name(number), 1.0, "same", (None,)))
-    found = [id for _, id in world.found("same", {}, {}, 3, 64)]
+    found = [key for _, key in world.found("same", {}, {}, 3, 64)]
     assert found == [name(5), name(4), name(3)]
 
 

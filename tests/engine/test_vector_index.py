@@ -284,6 +284,29 @@ async def test_only_a_changed_definition_builds_anew(database: Database):
         await first.wait_built()
 
 
+async def test_a_prepared_index_is_whole_when_it_is_declared_and_unseen_before(database: Database):
+    await apply_schema(database, foods_schema())
+    await write(database, {"e": [1, 1], "f": [1, 1, 1]})
+    first = database.vectors.find("foods", "by_e")
+    changed = foods_schema(vector_field="f", dimensions=3)
+    await database.vectors.prepare(changed)
+    assert database.vectors.find("foods", "by_e") is first
+    await write(database, {"e": [1, 2], "f": [1, 2, 3]})
+    assert len(await found(database, query(1, 1))) == 2
+    await apply_schema(database, changed)
+    (state,) = database.vectors.states()
+    assert state.is_built
+    assert len(await found(database, query(1, 1, 1))) == 2
+
+    # One that is not declared after all goes with the next.
+    await database.vectors.prepare(foods_schema())
+    unused = database.vectors._prepared["foods"]["by_e"]
+    await database.vectors.prepare(changed)
+    assert not database.vectors._prepared
+    with pytest.raises(Retry):
+        await unused.wait_built()
+
+
 async def test_a_staged_index_is_kept_current_and_not_open(database: Database):
     await apply_schema(database, foods_schema(staged=True))
     await write(database, {"e": [1, 1]})

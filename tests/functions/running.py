@@ -102,6 +102,14 @@ class Running:
     def now(self) -> int:
         return self.database.latest_ts
 
+    @property
+    def subscriptions(self) -> int:
+        """Those of live queries; loops that wait for documents of ours have one each."""
+        backend = self.backend
+        loops = (backend.jobs, backend.crons, backend._finished_jobs)
+        waiting = sum(loop.is_quiet for loop in loops)
+        return backend.statistics().database.subscriptions - waiting
+
     @classmethod
     @asynccontextmanager
     async def open(

@@ -40,6 +40,7 @@ def test_a_decorated_function_stays_the_function_it_was():
 
 
 def test_an_exact_path_wins_then_the_longest_prefix():
+    """F169."""
     router = HttpRouter()
     for path in ("/", "/files/one"):
         router.route(path, method="GET", handler=handler)
@@ -59,6 +60,7 @@ def test_an_exact_path_wins_then_the_longest_prefix():
 
 
 def test_each_method_has_routes_of_its_own_and_head_those_of_get():
+    """F169."""
     router = HttpRouter()
     router.route("/a", method="GET", handler=handler)
     router.route("/a", method="POST", handler=decorated)

@@ -183,6 +183,7 @@ async def test_an_address_is_nothing_but_the_origin_and_a_uuid(store):
 
 
 async def test_what_is_not_there_has_no_address_metadata_or_content(store):
+    """F147."""
     storage_id = await put(store, b"hello")
 
     async def forget(ctx):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import struct
 from collections.abc import AsyncIterator
 from dataclasses import replace
@@ -14,7 +15,9 @@ import pytest
 from reactive_store import UNSET, Int64
 from reactive_store.limits import Limits
 from reactive_store.values.value import Id
-from tests.functions.running import INLINE, FailedCall, Running
+from tests.functions.running import INLINE, FailedCall, Running, write_app
+
+ROOT = Path(__file__).resolve().parents[2]
 
 SCHEMA = """
 schema = define_schema({
@@ -91,6 +94,7 @@ async def test_results_are_ids_and_scores_by_falling_cosine(store: Running):
 
 
 async def test_ten_are_found_unless_told_and_256_at_most(store: Running):
+    """F161."""
     made = [await store.mutation("add", food={"e": [1, 1]}) for _ in range(260)]
     found = await search(store, vector=[1, 1])
     # Equal scores: by falling id.
@@ -156,7 +160,7 @@ async def test_handlers_get_ids_that_know_their_table(store: Running):
     ],
 )
 async def test_what_is_refused_is_named(store: Running, query: dict[str, Any], text: str):
-    """257 results, a wrong dimension, an empty vector, an undeclared filter field."""
+    """F161, F162: 257 results, a wrong dimension, an empty vector, an undeclared filter field."""
     with pytest.raises(FailedCall) as caught:
         await search(store, **{"vector": [1, 1], **query})
     assert text in str(caught.value)
@@ -265,3 +269,30 @@ async def test_a_search_that_is_not_awaited_is_refused(store: Running):
 async def test_arguments_of_a_client_arrive_as_vectors(store: Running):
     await store.mutation("add", food={"e": [1, 2]})
     assert len(await store.action("near", vector=[1, 2], limit=3)) == 1
+
+
+async def test_the_app_of_the_guide_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    text = (ROOT / "docs" / "guide" / "search.md").read_text(encoding="utf-8")
+    section = text.partition("## Vector search\n")[2]
+    blocks = re.findall(r"^```python\n# (\S+)\n(.*?)^```$", section, re.MULTILINE | re.DOTALL)
+    assert [name for name, _ in blocks] == ["schema.py", "functions/foods.py", "test_foods.py"]
+    for name, body in blocks:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(body, encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, Any] = {}
+    exec(compile(blocks[2][1], "test_foods.py", "exec"), names)
+    await names["test_the_nearest_comes_first"]()
+
+
+async def test_a_push_has_new_indexes_built_before_its_code_is_in_force(tmp_path: Path):
+    plain = 'schema = define_schema({"foods": define_table(v.any())})'
+    modules = {"m": "from typing import Any\n" + MODULE, "inline": INLINE}
+    async with Running.open(tmp_path, modules, schema=plain) as store:
+        for number in range(30):
+            await store.mutation("add", food={"e": [1, number]})
+        await store.backend.reload(write_app(tmp_path, modules, SCHEMA))
+        built = {each.name: each for each in store.database.vectors.states()}
+        assert built["by_e"].is_built
+        assert built["by_e"].documents == 30
+        assert len(await store.action("near", vector=[1, 1], limit=256)) == 30

@@ -14,7 +14,9 @@ from reactive_store.testing import FunctionError, TestBackend
 
 SCHEMA = define_schema(
     {
-        "notes": define_table({"text": v.string(), "n": v.number()}).index("by_n", ["n"]),
+        "notes": define_table({"text": v.string(), "n": v.number()})
+        .index("by_n", ["n"])
+        .search_index("by_text", search_field="text"),
         "marks": define_table({"note": v.id("notes")}).index("by_note", ["note"]),
     }
 )
@@ -62,6 +64,19 @@ async def test_a_filtered_query_has_every_step_and_every_result():
             await query.unique()
         with pytest.raises(Exception, match="non-negative integer"):
             await query.take(-1)
+
+    async with TestBackend(schema=SCHEMA) as t:
+        await t.run(work)
+
+
+async def test_a_search_can_be_filtered():
+    async def work(ctx: MutationCtx) -> None:
+        for n in range(6):
+            await ctx.db.insert("notes", {"text": "tea" if n < 4 else "coffee", "n": n})
+        query = filtered(ctx.db.query("notes"), even)
+        found = query.with_search_index("by_text", lambda s: s.search("text", "tea"))
+        assert sorted(ns(await found.collect())) == [0, 2]
+        assert len(await found.take(1)) == 1
 
     async with TestBackend(schema=SCHEMA) as t:
         await t.run(work)

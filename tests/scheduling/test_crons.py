@@ -131,6 +131,7 @@ async def slow(ctx: ActionCtx) -> None:
 
 
 async def test_after_a_pause_one_overdue_run_is_made_and_the_rest_left_out(tmp_path: Path):
+    """F141."""
     app = write_app(tmp_path, crons=EVERY_MINUTE)
     disk = MemoryPersistence()
     async with TestBackend(app=app, persistence=disk) as t:

@@ -135,6 +135,41 @@ async def nothing(ctx: MutationCtx) -> None: ...
         assert await t.run(kinds) == ["success"] * 2000
 
 
+async def test_others_get_their_turn_while_much_is_overdue(
+    app: Path, monkeypatch: pytest.MonkeyPatch
+):
+    began = 0
+    run = Jobs._run
+
+    async def counting(self: Jobs, job: Any) -> None:
+        nonlocal began
+        began += 1
+        await run(self, job)
+
+    monkeypatch.setattr(Jobs, "_run", counting)
+    async with TestBackend(app=app) as t:
+
+        async def many(ctx: Any) -> None:
+            for _ in range(400):
+                await ctx.scheduler.run_after(SECOND, "notes:add", text="x")
+
+        await t.run(many)
+        in_each_turn: list[int] = []
+
+        async def watch() -> None:
+            while True:
+                before = began
+                await asyncio.sleep(0)
+                in_each_turn.append(began - before)
+
+        watching = asyncio.create_task(watch())
+        await t.advance(SECOND)
+        await t.finish_scheduled_functions()
+        watching.cancel()
+        assert sum(in_each_turn) == 400
+        assert max(in_each_turn) <= 8
+
+
 async def test_functions_that_schedule_the_next_one_go_on_by_themselves(app: Path):
     async with TestBackend(app=app) as t:
         await later(t, "notes:chain", left=4)
@@ -230,8 +265,11 @@ async def test_a_function_that_is_gone_when_it_is_due_fails_with_the_text_of_mis
         gone = await later(t, "notes:chain", 5, left=1)
         without = NOTES.replace("async def chain", "async def renamed")
         await t.backend.reload(load_app(write_app(app, notes=without)))
+        told: list[str] = []
+        t.backend.runner.on_end = lambda _path, end: told.append(type(end).__name__)
         await t.advance(timedelta(seconds=5))
         assert (await state(t, job))["kind"] == "success"
+        assert "Failure" in told
         missing = 'Couldn\'t find "chain" in module "notes.js".\n'
         assert await state(t, gone) == {"kind": "failed", "error": missing}
 

@@ -327,7 +327,7 @@ async def test_methods_that_no_router_knows_are_not_allowed(site: Site, method: 
 
 
 async def test_a_request_without_a_route_is_told_so(tmp_path: Path):
-    """F171."""
+    """F171, C101."""
     async with opened(tmp_path) as site:
         response = await site.http.get("/nowhere")
         assert (response.status_code, response.text) == (404, "No matching routes found")
@@ -393,7 +393,7 @@ async def test_the_query_string_is_the_apps(site: Site):
 
 
 async def test_an_uncaught_error_is_told_with_its_text_and_place(site: Site):
-    """F172."""
+    """F172, C101."""
     response = await site.http.post("/fail", content=b"broken")
     answer = response.json()
     assert response.status_code == 500
@@ -415,6 +415,7 @@ async def test_an_uncaught_error_is_told_with_its_text_and_place(site: Site):
 
 
 async def test_in_production_only_the_data_is_told(tmp_path: Path):
+    """F172, C101."""
     async with opened(tmp_path, redact=True) as site:
         answer = (await site.http.post("/fail", content=b"broken")).json()
         assert set(answer) == {"code"}

@@ -77,6 +77,7 @@ async def test_a_path_that_cannot_be_read_is_refused(t):
 
 
 async def test_identities_share_the_data_and_nothing_else(t):
+    """F194."""
     alice = t.with_identity(subject="alice", given_name="Alice", org_id="o1")
     assert await t.query("notes:who") is None
     assert await alice.query("notes:who") == {

@@ -8,19 +8,26 @@ from pydantic import BaseModel
 from reactive_store import (
     UNSET,
     ActionCtx,
+    CallOptions,
     ConvexError,
     Document,
+    HttpRouter,
     Id,
     Identity,
     IdOf,
     Int64,
+    JSONResponse,
     MutationCtx,
     PaginationOpts,
     QueryCtx,
+    Request,
+    Response,
     action,
     api,
+    create_function_handle,
     define_schema,
     define_table,
+    http_action,
     internal,
     internal_mutation,
     mutation,
@@ -115,3 +122,30 @@ async def work(ctx: ActionCtx, text: str) -> None:
     await ctx.run_mutation(internal.notes.count)
     await ctx.run_query(list_all, limit=1)
     await ctx.run_query("notes:listAll", limit=1)
+
+
+http = HttpRouter()
+
+
+@http.route("/notes", method="GET")
+async def list_notes(ctx: ActionCtx, request: Request) -> Response:
+    source = await ctx.meta.get_request_metadata()
+    assert_type(source.ip, str | None)
+    return JSONResponse(await ctx.run_query(api.notes.list_all))
+
+
+@http_action
+async def receive(ctx: ActionCtx, request: Request) -> Response:
+    return Response(await request.body())
+
+
+http.route(path_prefix="/hooks/", method="POST", handler=receive)
+
+
+@mutation
+async def counted(ctx: MutationCtx) -> int:
+    await ctx.run_query(api.notes.list_all, CallOptions(use_stale_snapshot=True), owner=None)
+    return (await ctx.meta.get_transaction_metrics()).documents_read.remaining
+
+
+assert_type(create_function_handle(api.notes.list_all), str)

@@ -199,7 +199,7 @@ test("a page that grows far beyond its size is split and loses nothing", async (
   assert.equal(new Set(ids).size, 24);
 });
 
-test("a cursor of another query starts the pages anew", async () => {
+test("a cursor of another query starts the pages anew", async () => { // C83
   const channel = unique("react");
   await other.mutation(api.messages.sendMany, { channel, count: 6 });
   const page = await client.query(api.messages.pageOfChannel, {

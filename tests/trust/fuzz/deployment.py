@@ -253,11 +253,15 @@ class Deployment:
                 if task is not asyncio.current_task() and task.get_name().startswith("sync")
             )
             names = [name for name in names if name != "sync ticker"]
-            if left.live_queries == 0 and left.database.subscriptions == 0 and not names:
+            # Loops that wait for documents of ours have one each.
+            loops = (self.backend.jobs, self.backend.crons, self.backend._finished_jobs)
+            waiting = sum(each.is_quiet for each in loops)
+            subscriptions = left.database.subscriptions - waiting
+            if left.live_queries == 0 and subscriptions == 0 and not names:
                 return None
             if loop.time() > deadline:
                 return (
-                    f"{left.live_queries} live queries, {left.database.subscriptions} "
-                    f"subscriptions, tasks {names}"
+                    f"{left.live_queries} live queries, {subscriptions} subscriptions, "
+                    f"tasks {names}"
                 )
             await asyncio.sleep(0.005)
