@@ -32,7 +32,7 @@ from reactive_store.persistence.contract import Commit, DocumentWrite, IndexWrit
 from reactive_store.values.ids import encode_id
 from reactive_store.values.order import encode_key
 
-__all__ = ["main"]
+__all__ = ["main", "own_bytes"]
 
 APP = Path(__file__).resolve().parent / "vectors_app"
 BATCH = 1000
@@ -51,7 +51,7 @@ def _vectors(count: int, dimensions: int, seed: int) -> np.ndarray:
     return np.round(found / np.linalg.norm(found, axis=1, keepdims=True), 8)
 
 
-def _own_bytes() -> int:
+def own_bytes() -> int:
     """Memory of this process but for mapped files (Linux)."""
     status = Path("/proc/self/status").read_text()
     found = re.search(r"RssAnon:\s+(\d+) kB", status)
@@ -235,7 +235,7 @@ async def probe(data: Path, dimensions: int, seconds: float) -> dict[str, Any]:
     backend = await _open(data)
     try:
         vectors = backend.database.vectors
-        before = _own_bytes()
+        before = own_bytes()
         start = time.perf_counter()
         worst = 0.0
         built = asyncio.create_task(vectors.wait_built())
@@ -244,7 +244,7 @@ async def probe(data: Path, dimensions: int, seconds: float) -> dict[str, Any]:
             await asyncio.sleep(0)
             worst = max(worst, time.perf_counter() - begun)
         build_seconds = time.perf_counter() - start
-        taken = _own_bytes() - before
+        taken = own_bytes() - before
         documents = next(s.documents for s in vectors.states() if s.table == f"notes{dimensions}")
         matrix = np.concatenate(
             [

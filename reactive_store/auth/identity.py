@@ -211,7 +211,7 @@ class RequestSource:
     ip: str | None
     user_agent: str | None
     request_id: str  # empty: each call may have its own
-    auth_token: str | None = None
+    auth_token: str | None = field(default=None, repr=False)  # whoever logs a caller logs no token
 
 
 @dataclass(frozen=True, slots=True)

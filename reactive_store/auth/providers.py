@@ -128,9 +128,9 @@ def may_be_fetched(url: str, *, from_loopback: bool) -> bool:
         return False
     if not named or not url.isprintable() or " " in url:
         return False
-    return parts.scheme == "https" or (
-        parts.scheme == "http" and from_loopback and is_loopback_url(url)
-    )
+    if is_loopback_url(url):
+        return from_loopback and parts.scheme in ("https", "http")
+    return parts.scheme == "https"
 
 
 def is_loopback_url(url: str) -> bool:

@@ -56,6 +56,9 @@ _BAD_JWT: Final = (
 _NS: Final = 1_000_000_000
 _LEEWAY_NS: Final = 5 * _NS
 _LATEST_S: Final = 253_402_300_799  # the end of the year 9999
+# Of all names of flattened claims together. Names repeat what they are nested in, so a short token
+# could make very long ones, and at this point anybody may have written it.
+_FLAT_CHARS: Final = 256 * 1024
 
 # Claims that are no facts about the user: for whom and until when the token is, and what only
 # belongs to this one token and would make the same user another one at every refresh.
@@ -308,9 +311,19 @@ def _checked_times(claims: Mapping[str, Any], now_ns: int) -> int:
 
 
 def _flattened(claims: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """The claims about the user, nested ones as `a.b`.
+
+    Raises   ValueError when their names are too long together
+    """
+    left_chars = _FLAT_CHARS
     for name, value in claims.items():
-        if name not in _ABOUT_THE_TOKEN and name not in _OWN_NAMES:
-            yield from _leaves(name, value)
+        if name in _ABOUT_THE_TOKEN or name in _OWN_NAMES:
+            continue
+        for path, leaf in _leaves(name, value):
+            left_chars -= len(path)
+            if left_chars < 0:
+                raise ValueError("too many nested claims with long names")
+            yield path, leaf
 
 
 def _leaves(name: str, value: Any) -> Iterator[tuple[str, Any]]:

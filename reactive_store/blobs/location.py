@@ -41,7 +41,7 @@ async def open_blobs(
         found = await blobs.claim(owner)
         if found != owner:
             raise BadRequest(
-                f"files = {url or str(data / _DIRECTORY)!r} holds the files of another deployment. "
+                f"files = {_shown(url, data)!r} holds the files of another deployment. "
                 "Give each deployment a directory or a prefix of its own: what one does not know, "
                 "it would delete.",
                 code="FilesInUse",
@@ -50,6 +50,14 @@ async def open_blobs(
         await blobs.close()
         raise
     return blobs
+
+
+def _shown(url: str | None, data: Path) -> str:
+    """What may be told of the setting: credentials in it may not."""
+    if url is None:
+        return str(data / _DIRECTORY)
+    parts = urlsplit(url)
+    return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
 
 
 async def _store_at(url: str | None, *, data: Path, durable: bool, runtime: Runtime) -> BlobStore:

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Iterator
+from collections.abc import Awaitable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -73,7 +73,8 @@ class _Followed:
         self.index = TextIndex(len(definition.filter_fields))
         # While it is built: documents that commits have changed, which the build passes over.
         self.changed: set[bytes] | None = set()
-        self.built = asyncio.Event()
+        # Set, and replaced, now and then during the build and when it ends.
+        self.news = asyncio.Event()
         self.failure: Exception | None = None
         self.task: asyncio.Task[None] | None = None
         # What accepted commits add that are not durable yet: documents and words, and documents
@@ -82,6 +83,16 @@ class _Followed:
         self.ahead_having: dict[Term, int] = {}
         # From this durable timestamp on, index and `ahead` together are the accepted state.
         self.exact_from: int | None = None
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether it holds all there is."""
+        return self.changed is None
+
+    def tell(self) -> None:
+        """Wake who waits for the build."""
+        self.news.set()
+        self.news = asyncio.Event()
 
     def find(self, change: DocumentChange) -> SearchChange | None:
         """The part of a change that is about this index; None when the writer did not know it."""
@@ -132,17 +143,22 @@ class _Followed:
             self._count(old, new)
             return
         sizes = self._sizes().rounded()
-        moved = [
-            count_key(term)
-            for entry, other, step in ((old, new, 0), (new, old, 1))
-            if entry is not None
-            for term in (entry.counts if other is None else entry.counts.keys() - other.counts)
-            if passes_mark(self.index.having(term) + self.ahead_having.get(term, 0) + step)
-        ]
-        self._count(old, new)
+        having, ahead = self.index.having, self.ahead_having
+        moved = change.moved = []
+        # A count that is left or reached by one step passes a mark with the larger of the two.
+        for term in _terms_of(old, without=new):
+            count = ahead.get(term, 0)
+            if passes_mark(having(term) + count):
+                moved.append(count_key(term))
+            ahead[term] = count - 1
+        for term in _terms_of(new, without=old):
+            count = ahead.get(term, 0) + 1
+            if passes_mark(having(term) + count):
+                moved.append(count_key(term))
+            ahead[term] = count
+        self._count_sizes(old, new)
         if self._sizes().rounded() != sizes:
             moved.append(SIZES_KEY)
-        change.moved = moved
 
     def _is_exact(self, committer: Committer) -> bool:
         if self.changed is not None:
@@ -160,19 +176,22 @@ class _Followed:
         """One version less and one more in what is ahead."""
         if gone is come:
             return
-        documents, words = self.ahead
+        self._count_sizes(gone, come)
         having = self.ahead_having
         for entry, other, step in ((gone, come, -1), (come, gone, 1)):
-            if entry is None:
-                continue
-            documents += step
-            words += step * entry.length
-            for term in entry.counts if other is None else entry.counts.keys() - other.counts:
+            for term in _terms_of(entry, without=other):
                 count = having.get(term, 0) + step
                 if count:
                     having[term] = count
                 else:
                     del having[term]
+
+    def _count_sizes(self, gone: SearchEntry | None, come: SearchEntry | None) -> None:
+        documents, words = self.ahead
+        if gone is not None:
+            documents, words = documents - 1, words - gone.length
+        if come is not None:
+            documents, words = documents + 1, words + come.length
         self.ahead = Sizes(documents, words)
 
 
@@ -180,6 +199,12 @@ def _fields(value: bytes) -> dict[str, object]:
     fields = loads(value)
     assert isinstance(fields, dict)
     return fields
+
+
+def _terms_of(entry: SearchEntry | None, *, without: SearchEntry | None) -> Iterable[Term]:
+    if entry is None:
+        return ()
+    return entry.counts if without is None else entry.counts.keys() - without.counts
 
 
 def _all_marks(old: SearchEntry | None, new: SearchEntry | None) -> Iterator[bytes]:
@@ -201,8 +226,6 @@ class SearchIndexes:
         self._runtime = runtime
         self._followed: dict[_Key, _Followed] = {}
         self._by_table: dict[str, list[_Followed]] = {}
-        # Indexes a schema change is building, which no catalog lists yet.
-        self._wanted: set[_Key] = set()
         self._is_closed = False
 
     # Which exist.
@@ -213,13 +236,18 @@ class SearchIndexes:
         Cost     reads the table once
         Raises   what reading the store raised; BadRequest[SearchIndexFull]
         """
-        key = _key(table.name, definition)
-        self._wanted.add(key)
-        await self._wait_built(self._obtain(table.name, definition))
+        await self._wait_complete(self._obtain(table.name, definition))
+
+    async def wait_built(self) -> None:
+        """Return once every index there is now is complete.
+
+        Raises   as `build`
+        """
+        for followed in tuple(self._followed.values()):
+            await self._wait_complete(followed)
 
     def settle(self) -> None:
         """Have what the catalogs declare, and nothing else. New ones build in the background."""
-        self._wanted.clear()
         declared: dict[_Key, tuple[str, SearchIndexDefinition]] = {}
         for catalog in (self._committer.durable_catalog, self._committer.catalog):
             for table in catalog.tables.values():
@@ -246,7 +274,7 @@ class SearchIndexes:
                 *followed.index_name,
                 followed.index.documents,
                 followed.index.terms,
-                followed.built.is_set(),
+                followed.is_complete,
             )
             for followed in self._followed.values()
         ]
@@ -278,10 +306,11 @@ class SearchIndexes:
     def wait_ready(self, table: str, definition: SearchIndexDefinition) -> Awaitable[None] | None:
         """What a search has to wait for before `search`; None: nothing.
 
-        Raises   OutOfRetention for an index that is no longer declared
+        Raises   OutOfRetention for an index that is no longer declared; once awaited,
+                 Retry[SearchIndexesUnavailable] for one whose build takes more than some seconds
         """
         followed = self._followed.get(_key(table, definition))
-        if followed is not None and followed.changed is None:
+        if followed is not None and followed.is_complete:
             return None
         if followed is None:
             catalogs = (self._committer.durable_catalog, self._committer.catalog)
@@ -296,7 +325,7 @@ class SearchIndexes:
                     f"Index {table}.{definition.name} has changed. Take a new timestamp."
                 )
             followed = self._obtain(table, definition)
-        return self._wait_built(followed)
+        return self._wait_some(followed)
 
     def search(
         self,
@@ -313,7 +342,7 @@ class SearchIndexes:
         Raises   OutOfRetention when that state is too long ago
         """
         followed = self._followed.get(_key(table, definition))
-        if followed is None or followed.changed is not None:
+        if followed is None or not followed.is_complete:
             raise OutOfRetention(f"Index {table}.{definition.name} is not built. Try again.")
         overlay = self._overlay(followed, table, at, staging)
         ranked = followed.index.rank(
@@ -376,7 +405,7 @@ class SearchIndexes:
         if not self._by_table[table]:
             del self._by_table[table]
         followed.failure = error
-        followed.built.set()
+        followed.tell()
         if followed.task is not None:
             followed.task.cancel()
         self._listen()
@@ -389,10 +418,23 @@ class SearchIndexes:
         elif not self._followed and self.follow in followers:
             followers.remove(self.follow)
 
-    async def _wait_built(self, followed: _Followed) -> None:
-        await followed.built.wait()
+    async def _wait_complete(self, followed: _Followed) -> None:
+        while not followed.is_complete:
+            await followed.news.wait()
+            if followed.failure is not None:
+                raise followed.failure
+
+    async def _wait_some(self, followed: _Followed) -> None:
+        await followed.news.wait()
         if followed.failure is not None:
             raise followed.failure
+        if not followed.is_complete:
+            # A function must not wait for minutes. Who asked tries again; live queries do so alone.
+            name = ".".join(followed.index_name)
+            raise Retry(
+                f"Search index {name} is being built ({followed.index.documents} documents so far)",
+                code="SearchIndexesUnavailable",
+            )
 
     async def _build(self, followed: _Followed) -> None:
         try:
@@ -428,8 +470,9 @@ class SearchIndexes:
                         if now - told >= _PROGRESS_SECONDS:
                             told = now
                             _tell("building", followed, now - began)
+                            followed.tell()
         followed.changed = None
-        followed.built.set()
+        followed.tell()
         if index.documents:
             _tell("built", followed, runtime.monotonic_s() - began)
 

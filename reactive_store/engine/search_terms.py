@@ -120,7 +120,7 @@ class SearchEntry:
         self.created = created  # its creation time, which decides ties
         self.filters = filters  # the encoded values of the filter fields, in their order
         self.length = len(terms)
-        self.counts: dict[Term, int] = dict(Counter(terms))
+        self.counts: Mapping[Term, int] = Counter(terms)
         self._keys: list[Term] | None = None
 
     @property

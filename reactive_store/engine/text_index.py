@@ -131,7 +131,9 @@ class TextIndex:
     def having(self, term: Term) -> int:
         """How many documents have a word."""
         places = self._places.get(term)
-        return 0 if places is None else len(places) - self._empty.get(term, 0)
+        if places is None:
+            return 0
+        return len(places) - self._empty.get(term, 0) if self._empty else len(places)
 
     def put(self, id: bytes, entry: SearchEntry) -> None:
         """Add a document that is not there."""

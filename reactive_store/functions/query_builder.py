@@ -370,7 +370,7 @@ class Query:
             if question is None:
                 return SearchScan.empty()
             if most is not None:
-                wanted = question._replace(most=min(most, question.most))
+                wanted = question._replace(most=min(max(1, most), question.most))
                 return tx.search(table, index, wanted, part)
             return tx.search(table, index, question, part)
 

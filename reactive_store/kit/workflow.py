@@ -37,6 +37,7 @@ The app declares the tables: `define_schema({**workflow_tables(), **workpool_tab
 from __future__ import annotations
 
 import asyncio
+import inspect
 import logging
 from collections import deque
 from collections.abc import Callable, Coroutine, Mapping
@@ -75,12 +76,13 @@ _BY_NAME: Final = "by_workflow_name"
 
 _MILLISECOND: Final = timedelta(milliseconds=1)
 _HANDLE: Final = "function://;"
-_PER_CLEANUP: Final = 2000
 
-# Rounds of the event loop in which a handler does nothing until it certainly waits for its steps.
-# Tasks inside of tasks need some to get going; a handler without tasks is known to wait by its call.
-_ROUNDS_OF_TASKS: Final = 16
-_ROUNDS: Final = 2
+# Rounds of the event loop in which a handler does nothing until it is taken to wait for its steps:
+# while there are results to give, and at the end, where it must be certain. A handler that stands
+# at a step itself waits at once, save for tasks it has just made; in others a result that ends a
+# task takes two rounds for each `gather` around it.
+_ROUNDS_ALONE: Final = (1, 4)
+_ROUNDS_OF_TASKS: Final = (8, 16)
 
 Handler = Callable[..., Coroutine[Any, Any, Any]]
 
@@ -119,7 +121,7 @@ class StepError(Exception):
     """A step failed, or was interrupted. What it raised as ConvexError arrives as ConvexError."""
 
 
-class _MismatchError(Exception):
+class JournalMismatchError(Exception):
     """The handler does something else than its journal says."""
 
 
@@ -148,6 +150,8 @@ class Step:
         self.started_at = started_at  # Unix milliseconds
         self.random = Random(workflow_id)  # noqa: S311 - the same in every run, on purpose
         self._calls: list[_Call] = []
+        self._open: list[_Call] = []  # those without a result yet
+        self._tasks: set[asyncio.Task[Any]] = set()  # who called
         self._is_closed = False
 
     async def run_query(self, reference: object, /, **args: Any) -> Any:
@@ -193,6 +197,9 @@ class Step:
         future = asyncio.get_running_loop().create_future()
         call = _Call(len(self._calls), kind, function, args, retry, task, future)
         self._calls.append(call)
+        self._open.append(call)
+        if task is not None:
+            self._tasks.add(task)
         result = await future
         if result["kind"] == "success":
             return result["returnValue"]
@@ -230,7 +237,7 @@ class Workflows:
 
         Raises   ValueError for a second one of that name
         """
-        if not asyncio.iscoroutinefunction(handler):
+        if not inspect.iscoroutinefunction(handler):
             raise TypeError(f"a workflow is an `async def` that takes a Step, not {handler!r}")
         if handler.__name__ in self._handlers:
             raise ValueError(f"there is a workflow {handler.__name__!r} already: rename one")
@@ -319,11 +326,7 @@ class Workflows:
         return True
 
     async def cleanup(self, ctx: MutationCtx, workflow_id: str) -> bool:
-        """Forget a workflow that has ended, with its journal; False while it runs.
-
-        Raises   ValueError when the journal is too long for one call, which has then begun: call
-                 it again
-        """
+        """Forget a workflow that has ended, with its journal; False while it runs."""
         flow = await ctx.db.get(_FLOWS, workflow_id)
         if flow is None:
             return True
@@ -370,7 +373,9 @@ class Workflows:
             if entry["order"] is not None:
                 return
             await self._record(ctx, journal, entry, result)
-            journal = await self._journal(ctx, workflow_id)
+            recorded = await ctx.db.get(entry["_id"])
+            assert recorded is not None
+            journal[int(number)] = recorded
         handler = self._handlers.get(flow["handler"])
         if handler is None:
             error = f"the workflow {flow['handler']} is not defined any more"
@@ -399,7 +404,7 @@ class Workflows:
         seen = 0
         try:
             while True:
-                await _until_it_waits(task, step)
+                await _until_it_waits(task, step, is_end=not waiting)
                 for call in step._calls[seen:]:
                     if call.number < len(journal):
                         _compare(call, journal[call.number])
@@ -410,6 +415,8 @@ class Workflows:
                         waiting.append(entry)
                 seen = len(step._calls)
                 if task.done():
+                    if task.cancelled():
+                        raise StepError(f"the workflow {flow['handler']} canceled itself")
                     if seen < len(journal):
                         raise _mismatch(journal[seen], "the handler ends without it")
                     return _success(task.result())
@@ -418,8 +425,11 @@ class Workflows:
                 entry = waiting.popleft()
                 if entry["number"] >= seen:
                     raise _mismatch(entry, "the handler does not ask for it any more")
-                step._calls[int(entry["number"])].future.set_result(entry["result"])
-            if all(call.future.done() for call in step._calls):
+                call = step._calls[int(entry["number"])]
+                step._open.remove(call)
+                if not call.future.done():  # the handler may have stopped waiting
+                    call.future.set_result(entry["result"])
+            if not step._open:
                 raise StepError(
                     f"the workflow {flow['handler']} waits for something that is no step: it may "
                     "await step.… only, also to sleep"
@@ -523,13 +533,12 @@ async def _query(ctx: MutationCtx, call: _Call) -> dict[str, Any]:
         return failure_of(error)
 
 
-async def _until_it_waits(task: asyncio.Task[Any], step: Step) -> None:
+async def _until_it_waits(task: asyncio.Task[Any], step: Step, *, is_end: bool) -> None:
     """Let the handler run until it has ended, or waits for its steps in all its tasks."""
     seen, rounds = len(step._calls), 0
     while not task.done():
-        open_calls = [call for call in step._calls if not call.future.done()]
-        is_alone = len(open_calls) == 1 and all(call.task is task for call in step._calls)
-        if rounds >= (_ROUNDS if is_alone else _ROUNDS_OF_TASKS):
+        is_alone = len(step._open) == 1 and step._tasks == {task}
+        if rounds >= (_ROUNDS_ALONE if is_alone else _ROUNDS_OF_TASKS)[is_end]:
             return
         await asyncio.sleep(0)
         calls = len(step._calls)
@@ -539,7 +548,7 @@ async def _until_it_waits(task: asyncio.Task[Any], step: Step) -> None:
 async def _close(step: Step, task: asyncio.Task[Any]) -> None:
     """End what still waits; the next run begins anew."""
     step._is_closed = True
-    tasks = {task, *(call.task for call in step._calls if call.task is not None)}
+    tasks = {task, *step._tasks}
     for each in tasks:
         each.cancel()
     await asyncio.wait(tasks)
@@ -573,9 +582,9 @@ def _is_same(given: Any, stored: Any) -> bool:
     return bool(given == stored) or (given != given and stored != stored)
 
 
-def _mismatch(entry: Document, what: str) -> _MismatchError:
+def _mismatch(entry: Document, what: str) -> JournalMismatchError:
     name = entry["function"].removeprefix(_HANDLE)
-    return _MismatchError(
+    return JournalMismatchError(
         f"step {int(entry['number'])} of the journal is {entry['kind']} {name} "
         f"{dict(entry['args'])!r}, but {what}: the code of a workflow was changed while one was "
         "under way, or does not do the same every time. Define the new version under another name"

@@ -171,13 +171,13 @@ class Workpool:
         async def act(
             ctx: ActionCtx, item: str, attempt: float, function: str, args: dict[str, Any]
         ) -> None:
+            told = {"item": item, "attempt": attempt}
             try:
                 value = await ctx.run_action(function, **args)
-            except Exception as error:  # noqa: BLE001 - the app's code may raise anything
-                result = failure_of(error)
-            else:
                 result = {"kind": "success", "returnValue": value}
-            await ctx.run_mutation(self._turn_function, item=item, attempt=attempt, result=result)
+                await ctx.run_mutation(self._turn_function, **told, result=result)
+            except Exception as error:  # noqa: BLE001 - the app's code, or an answer too large to keep
+                await ctx.run_mutation(self._turn_function, **told, result=failure_of(error))
 
         # A name of their own: functions of one file are told apart by it.
         turn.__name__, act.__name__ = f"{name}_turn", f"{name}_act"
@@ -245,7 +245,7 @@ class Workpool:
         item = await ctx.db.get(_ITEMS, work_id)
         if item is None or item["state"] == "finished":
             return False
-        # A mutation finds out by itself that it is not wanted any more; it may be the one that asks.
+        # A mutation sees by itself that it is not wanted any more; and may be the one that asks.
         if item["kind"] == "action" and item["job"] is not None:
             await ctx.scheduler.cancel(item["job"])
         await self._finish(ctx, item, {"kind": "canceled"})
@@ -324,18 +324,20 @@ class Workpool:
                 break
             await self._start(ctx, item)
             started += 1
-        for item in await self._in_state(ctx, "finished").take(_PER_TURN):
-            if item["at"] + self._keep_ms > now:
+        forgotten = 0
+        next_ms: float | None = None  # when there is something to do again
+        async for item in self._in_state(ctx, "finished"):
+            if item["at"] + self._keep_ms > now or forgotten == _PER_TURN:
+                next_ms = item["at"] + self._keep_ms
                 break
             await ctx.db.delete(item["_id"])
-        times: list[float] = []
+            forgotten += 1
+        times: list[float] = [] if next_ms is None else [next_ms]
         waiting = await self._in_state(ctx, "waiting").first() if room > started else None
         if waiting is not None:
             times.append(waiting["at"])
         if (item_ := await self._in_state(ctx, "running").first()) is not None:
             times.append(item_["at"])
-        if (item_ := await self._in_state(ctx, "finished").first()) is not None:
-            times.append(item_["at"] + self._keep_ms)
         # What happened above may have asked for a turn already.
         pool = await ctx.db.query(_POOLS).with_index(_BY_NAME, name=self._name).unique()
         if times and pool is not None and pool["job"] is not None:

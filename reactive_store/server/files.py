@@ -118,7 +118,8 @@ class FileEndpoints:
                 "Failed to deserialize query string: missing field `token`", code="BadQueryArgs"
             )
         backend.files.check_token(token)
-        content_type = request.headers.get("content-type")
+        # Empty, as pages write the type of a file that their browser does not know: none.
+        content_type = request.headers.get("content-type", "").strip() or None
         if content_type is not None:
             content_type = checked_content_type(content_type)
         digest = _digest_of(request)

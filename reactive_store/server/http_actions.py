@@ -8,6 +8,7 @@ Invariants
 - A handler goes on when its caller leaves; what streams to the caller ends.
 - No body is held in memory beyond the limit, in either direction.
 - A response that cannot be completed ends with its connection, never as if it were whole.
+- A response that is no HTTP has not begun: a line break in a header, say, is the handler's error.
 
 Source: the routes, texts and statuses of Convex's open server
 """
@@ -17,7 +18,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Awaitable, Callable
+import re
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
 from typing import Any, Final
 from urllib.parse import quote
 
@@ -51,6 +53,8 @@ _NO_RESPONSE: Final = "HTTP actions must return a Response"
 _TOO_LARGE: Final = "HttpResponseTooLarge: HTTP actions support responses up to {limit} MiB"
 _BODY_TOO_LARGE: Final = "The request's body is too large (maximum {limit} bytes)"
 _MIB: Final = 1024 * 1024
+_HEADER_NAME: Final = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_HEADER_VALUE: Final = re.compile(rb"[\t\x20-\x7e\x80-\xff]*")
 # Requests of these methods have no body, whatever they carry.
 _BODILESS: Final = frozenset(("GET", "HEAD", "OPTIONS"))
 
@@ -95,6 +99,7 @@ class HttpRequest(Request):
         super().__init__(scope, receive)
         self._address = _address(scope)
         self._most_bytes = most_bytes
+        self._is_collected = False  # the body is held in memory, so the bound counts
         self.was_too_large = False  # set when a body went beyond the bound
 
     @property
@@ -102,23 +107,35 @@ class HttpRequest(Request):
         """The URL as the caller wrote it, as far as a proxy lets us know."""
         return self._address
 
+    async def stream(self) -> AsyncGenerator[bytes, None]:
+        """The body as it comes.
+
+        Raises   ClientDisconnect; BadRequest[RequestTooLarge] when `body` or `form` asked
+        """
+        size = 0
+        async for part in super().stream():
+            size += len(part)
+            if self._is_collected and size > self._most_bytes:
+                self.was_too_large = True
+                text = _BODY_TOO_LARGE.format(limit=self._most_bytes)
+                raise BadRequest(text, code="RequestTooLarge")
+            yield part
+
     async def body(self) -> bytes:
         """The whole body.
 
         Raises   BadRequest[RequestTooLarge] beyond the limit, which callers see as status 413
         """
-        if not hasattr(self, "_body"):
-            parts: list[bytes] = []
-            size = 0
-            async for part in self.stream():
-                size += len(part)
-                if size > self._most_bytes:
-                    self.was_too_large = True
-                    text = _BODY_TOO_LARGE.format(limit=self._most_bytes)
-                    raise BadRequest(text, code="RequestTooLarge")
-                parts.append(part)
-            self._body = b"".join(parts)
-        return self._body
+        self._is_collected = True
+        return await super().body()
+
+    def form(self, **bounds: Any) -> Any:
+        """The fields of a form, as Starlette reads them; together no longer than a body may be.
+
+        Raises   as `body`
+        """
+        self._is_collected = True
+        return super().form(**bounds)
 
 
 async def answer_request(
@@ -205,6 +222,7 @@ class _Call:
     async def _forward(self, message: Message) -> None:
         """Pass on a message of the response, as far as it goes."""
         if message["type"] == "http.response.start":
+            message = {**message, "headers": _checked_headers(message)}
             self._has_started = True
             await self._send(message)
             if self._is_head:
@@ -231,8 +249,8 @@ class _Call:
             await self._finish(body)
 
     async def _finish(self, body: bytes) -> None:
-        self._is_complete = True
         await self._send({"type": "http.response.body", "body": body, "more_body": False})
+        self._is_complete = True  # unless the server refused it: shorter than it said, say
 
     async def _end(self) -> None:
         """End a response in the middle: by closing the connection, where that can be done."""
@@ -266,6 +284,37 @@ class _Call:
         if failure.data is not None:
             content["data"] = orjson.Fragment(failure.data)
         return Response(orjson.dumps(content), 500, media_type="application/json")
+
+
+def _checked_headers(start: Message) -> list[tuple[bytes, bytes]]:
+    """The headers of a response, when it can be sent.
+
+    How a body is framed is the server's affair, so a copied `Transfer-Encoding` is left out.
+
+    Raises   ValueError
+    """
+    status = start["status"]
+    if not 200 <= status <= 599:
+        raise ValueError(f"A response cannot have the status {status}")
+    headers: Iterable[tuple[bytes, bytes]] = start.get("headers", ())
+    checked = []
+    for name, value in headers:
+        lower, stripped = name.lower(), value.strip(b" \t")
+        if not _HEADER_NAME.fullmatch(name):
+            raise ValueError(f"A response cannot have a header named {_shown(name)}")
+        if not _HEADER_VALUE.fullmatch(stripped):
+            raise ValueError(f"The header {_shown(name)} cannot be {_shown(stripped)}")
+        if lower == b"content-length" and not stripped.isdigit():
+            raise ValueError(f"The header {_shown(name)} cannot be {_shown(stripped)}")
+        if lower != b"transfer-encoding":
+            checked.append((name, stripped))
+    if len({value for name, value in checked if name.lower() == b"content-length"}) > 1:
+        raise ValueError("A response cannot have several lengths")
+    return checked
+
+
+def _shown(text: bytes) -> str:
+    return repr(text[:100].decode("latin-1"))
 
 
 class _Enough(Exception):

@@ -65,7 +65,9 @@ async def instance_name(backend: Backend, request: Request) -> Response:
 async def echo(backend: Backend, request: Request) -> Response:
     """`POST /echo`: the body again. Collected first: some clients read only after sending all."""
     body = await read_body(request, _ECHO_BYTES, code="EchoTooLarge")
-    return Response(body, media_type=request.headers.get("content-type"))
+    # Whoever sent it may have made somebody else's browser send it: nothing in it runs here.
+    headers = {"x-content-type-options": "nosniff", "content-security-policy": "sandbox"}
+    return Response(body, headers=headers, media_type=request.headers.get("content-type"))
 
 
 async def metrics(backend: Backend, request: Request) -> Response:

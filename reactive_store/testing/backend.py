@@ -53,7 +53,7 @@ _ISSUER: Final = "https://convex.test"
 _SUBJECT: Final = "user"
 _PATIENCE_S: Final = 5.0
 _BREATH_S: Final = 0.001
-_PATIENT_ROUNDS: Final = 100  # of the event loop, in which no scheduled function begins or ends
+_PATIENT_ROUNDS: Final = 500  # of the event loop, in which no scheduled function begins or ends
 
 # What `with_identity` spells in snake_case; other names are custom claims and stay as written.
 _ATTRIBUTES: Final = frozenset(name for name in Identity.__annotations__ if name[0] != "_")

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from reactive_store.auth.identity import ANONYMOUS, Caller, Identity
+from reactive_store.auth.identity import ANONYMOUS, Caller, Identity, RequestSource
 from reactive_store.errors import BadRequest
 
 ALICE = {"tokenIdentifier": "https://a.example|alice", "email": "a@example.com"}
@@ -142,6 +142,12 @@ def test_an_identity_that_is_nobody_is_refused(attributes):
 def test_nobody_is_no_admin():
     assert ANONYMOUS.identity is None
     assert ANONYMOUS.is_admin is False
+
+
+def test_a_caller_that_is_logged_tells_no_token():
+    caller = Caller(None, request=RequestSource("127.0.0.1", "curl", "1", "head.body.signature"))
+    assert caller.request.auth_token == "head.body.signature"
+    assert "body" not in repr(caller)
 
 
 def test_an_attribute_nested_deeper_than_python_can_show_is_refused():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -43,6 +44,17 @@ async def test_the_files_of_another_deployment_are_refused(tmp_path):
     with pytest.raises(BadRequest, match="another deployment") as caught:
         await opened(None, tmp_path, owner="somebody else")
     assert caught.value.code == "FilesInUse"
+
+
+async def test_the_refusal_of_an_object_store_does_not_tell_its_key(s3_url, tmp_path):
+    await (await opened(s3_url, tmp_path)).close()
+    with pytest.raises(BadRequest, match="another deployment") as caught:
+        await opened(s3_url, tmp_path, owner="somebody else")
+    parts = urlsplit(s3_url)
+    assert parts.password
+    assert parts.hostname
+    assert parts.password not in caught.value.message
+    assert parts.hostname in caught.value.message
 
 
 @pytest.mark.parametrize(

@@ -292,7 +292,7 @@ async def test_a_push_has_new_indexes_built_before_its_code_is_in_force(tmp_path
         for number in range(30):
             await store.mutation("add", food={"e": [1, number]})
         await store.backend.reload(write_app(tmp_path, modules, SCHEMA))
-        built = {each.name: each for each in store.database.vectors.states()}
-        assert built["by_e"].is_built
-        assert built["by_e"].documents == 30
+        built = {(each.table, each.name): each for each in store.database.vectors.states()}
+        assert built["foods", "by_e"].is_built
+        assert built["foods", "by_e"].documents == 30
         assert len(await store.action("near", vector=[1, 1], limit=256)) == 30

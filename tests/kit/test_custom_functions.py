@@ -288,8 +288,10 @@ def test_a_handler_that_cannot_be_is_refused_as_without_a_customization():
 @pytest.mark.parametrize("errors", CHECKERS)
 def test_type_checkers_know_what_handlers_get(errors: Any, tmp_path: Path):
     file = tmp_path / "program.py"
+    # With its own place in it: mypy remembers errors by content, under the path of the first time.
     file.write_text(
-        BUILDERS
+        f"# {tmp_path}\n"
+        + BUILDERS
         + """
 
 from typing import TypeVar, assert_type

@@ -260,7 +260,7 @@ async def test_an_action_interrupted_by_a_restart(is_retried: bool, app: Callabl
         interrupted = await t.mutation("work:enqueue", to="a", retry=is_retried)
         await t.advance(timedelta(seconds=1))
         assert await t.query("work:log") == ["begin a"]
-    async with TestBackend(SCHEMA, app(), persistence=disk) as t:
+    async with TestBackend(SCHEMA, app(), persistence=disk, seed=1) as t:
         await t.advance(timedelta(seconds=32))
         status = await t.query("work:status", id=interrupted)
         if is_retried:
@@ -281,7 +281,7 @@ async def test_what_waits_survives_a_restart(app: Callable[..., Path]):
         for name in "abcd":
             await t.mutation("work:enqueue", to=name, retry=True)
         await t.advance(timedelta(seconds=1))
-    async with TestBackend(SCHEMA, app(), persistence=disk) as t:
+    async with TestBackend(SCHEMA, app(), persistence=disk, seed=1) as t:
         await t.advance(timedelta(minutes=1))
         log = [each for each in await t.query("work:log") if isinstance(each, str)]
         assert sorted(each for each in log if each.startswith("sent")) == [
@@ -336,3 +336,27 @@ async def test_a_pool_without_paths_says_what_is_missing():
     async with TestBackend(SCHEMA) as t:
         with pytest.raises(Exception, match="no app has loaded it"):
             await t.run(work)
+
+
+async def test_an_answer_that_cannot_be_kept_is_a_failure(app: Callable[..., Path]):
+    huge = ('return f"mail to {to}"', 'return "x" * 2_000_000')
+    folder = app()
+    file = folder / "work.py"
+    file.write_text(file.read_text(encoding="utf-8").replace(*huge), encoding="utf-8")
+    async with TestBackend(SCHEMA, folder) as t:
+        work = await t.mutation("work:enqueue", to="a")
+        await t.finish_scheduled_functions()
+        status = await t.query("work:status", id=work)
+        assert (status["state"], status["result"]["kind"]) == ("finished", "failed")
+
+
+async def test_a_callback_that_is_gone_does_not_stop_the_queue(app: Callable[..., Path]):
+    folder = app()
+    file = folder / "work.py"
+    gone = ("on_complete=done", 'on_complete="work:gone"')
+    file.write_text(file.read_text(encoding="utf-8").replace(*gone), encoding="utf-8")
+    async with TestBackend(SCHEMA, folder) as t:
+        works = [await t.mutation("work:enqueue", to=name) for name in "abc"]
+        await t.finish_scheduled_functions()
+        for work in works:
+            assert (await t.query("work:status", id=work))["state"] == "finished"

@@ -146,6 +146,7 @@ async def test_the_rules_of_an_upload(store):
     for headers, status, code in (
         ({}, 200, None),
         ({"Content-Type": "image/png"}, 200, None),
+        ({"Content-Type": ""}, 200, None),
         ({"Digest": f"sha-256={DIGEST}"}, 200, None),
         ({"Digest": f"md5=x, SHA-256={DIGEST}"}, 200, None),
         ({"Digest": f"sha-256={wrong}"}, 400, "Sha256Mismatch"),
@@ -159,7 +160,7 @@ async def test_the_rules_of_an_upload(store):
             assert list(answer.json()) == ["storageId"]
         else:
             assert answer.json()["code"] == code
-    assert len(await store.rows()) == len(store.on_disk()) == 4
+    assert len(await store.rows()) == len(store.on_disk()) == 5
 
 
 async def test_a_wrong_digest_or_token_stores_nothing(store):

@@ -13,6 +13,8 @@ from typing import Any
 
 import httpx
 import pytest
+from starlette import requests
+from starlette.datastructures import FormData
 
 from reactive_store.auth.authenticator import Authenticator
 from reactive_store.auth.identity import Caller, Identity
@@ -54,6 +56,17 @@ async def about(ctx, request):
 async def who(ctx, request):
     identity = await ctx.auth.get_user_identity()
     return JSONResponse(None if identity is None else identity.to_json())
+
+@http.route("/made", method="POST")
+async def make(ctx, request):
+    status, headers, text = await request.json()
+    response = PlainTextResponse(text, status)
+    response.raw_headers = [tuple(text.encode("latin-1") for text in pair) for pair in headers]
+    return response
+
+@http.route("/form", method="POST")
+async def form(ctx, request):
+    return JSONResponse(len(await request.form()))
 
 @http.route("/notes", method="POST")
 async def add(ctx, request):
@@ -532,6 +545,26 @@ async def test_a_body_read_as_a_whole_is_bounded(tmp_path: Path):
         assert response.status_code == 413
 
 
+async def test_a_form_is_no_longer_than_a_body(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    # The library that reads forms is the app's choice; here is what matters of it.
+    class Fields:
+        def __init__(self, _headers: object, stream: AsyncIterator[bytes], **_: object) -> None:
+            self.stream = stream
+
+        async def parse(self) -> FormData:
+            text = b"".join([part async for part in self.stream]).decode()
+            return FormData([(field, "") for field in text.split("&")])
+
+    kind = "application/x-www-form-urlencoded"
+    monkeypatch.setattr(requests, "parse_options_header", lambda text: (text.encode(), {}))
+    monkeypatch.setattr(requests, "FormParser", Fields)
+    async with opened(tmp_path, limits=replace(Limits(), http_body_bytes=1000)) as site:
+        headers = {"content-type": kind}
+        assert (await site.http.post("/form", content=b"a&b", headers=headers)).json() == 2
+        response = await site.http.post("/form", content=b"a" * 1001, headers=headers)
+        assert response.status_code == 413
+
+
 async def test_other_responses_of_starlette_work_as_they_are(site: Site):
     assert (await site.http.get("/afterwards")).text == "now"
     assert site.events == ["afterwards"]
@@ -541,6 +574,51 @@ async def test_other_responses_of_starlette_work_as_they_are(site: Site):
     assert (response.status_code, response.headers["location"]) == (307, "https://example.com/")
     response = await site.http.get("/file", headers={"Range": "bytes=0-6"})
     assert (response.status_code, response.text) == (206, "\nimport")
+
+
+# Responses that are no HTTP.
+
+
+@pytest.mark.parametrize(
+    ("status", "headers", "text"),
+    [
+        (200, [["x-echo", "a\r\nset-cookie: b=1"]], r"The header 'x-echo' cannot be 'a\r\nset-"),
+        (200, [["x-echo", "a\0"]], r"The header 'x-echo' cannot be 'a\x00'"),
+        (200, [["a b", "c"]], "A response cannot have a header named 'a b'"),
+        (200, [["", "c"]], "A response cannot have a header named ''"),
+        (200, [["content-length", "-1"]], "The header 'content-length' cannot be '-1'"),
+        (200, [["content-length", "2"], ["Content-Length", "3"]], "cannot have several lengths"),
+        (42, [], "A response cannot have the status 42"),
+        (101, [], "A response cannot have the status 101"),
+        (1000, [], "A response cannot have the status 1000"),
+    ],
+)
+async def test_a_response_that_is_no_http_is_the_handlers_error(
+    site: Site, status: int, headers: list[list[str]], text: str
+):
+    async with site.over_tcp(site=True) as client:
+        response = await client.post("/made", json=[status, headers, "ab"])
+        assert response.status_code == 500
+        assert text in response.json()["code"]
+        assert "set-cookie" not in response.headers
+        assert (await client.get("/who")).status_code == 200
+
+
+async def test_a_header_that_a_proxy_copied_does_not_change_how_a_body_is_framed(site: Site):
+    headers = [["transfer-encoding", "gzip"], ["x-a", " b\t"]]
+    async with site.over_tcp(site=True) as client:
+        response = await client.post("/made", json=[200, headers, "abc"])
+        assert (response.status_code, response.content) == (200, b"abc")
+        assert response.headers["x-a"] == "b"
+
+
+@pytest.mark.parametrize("length", [1, 100])
+async def test_a_body_of_another_length_than_was_said_ends_the_connection(site: Site, length: int):
+    async with site.over_tcp(site=True) as client:
+        async with asyncio.timeout(5):  # it would be left open, for the client to wait
+            with pytest.raises(httpx.RemoteProtocolError):
+                await client.post("/made", json=[200, [["content-length", str(length)]], "abc"])
+        assert (await client.get("/who")).status_code == 200
 
 
 # Callers that leave, and crowds.

@@ -28,7 +28,10 @@ async def test_plain_texts(http, method, path, status, text):
 @pytest.mark.parametrize("size", [0, 128, 4 * 1024 * 1024])
 async def test_echo_gives_the_bytes_back(http, size):
     body = bytes(range(256)) * (size // 256) or b"x" * size
-    response = await http.post("/echo", content=body)
+    kind = {"content-type": "text/html"}
+    response = await http.post("/echo", content=body, headers=kind)
+    assert response.headers["x-content-type-options"] == "nosniff"
+    assert response.headers["content-security-policy"] == "sandbox"
     assert response.status_code == 200
     assert response.content == body
 

@@ -95,7 +95,7 @@ def _scan(scan: Any) -> Any:
     table, index, bounds, conditions, order, ending = scan
     return {
         "table": table,
-        "index": index,
+        "index": list(index) if isinstance(index, tuple) else index,
         "bounds": [[comparator, path, _boxed(value)] for comparator, path, value in bounds],
         "conditions": list(map(_condition, conditions)),
         "order": order,
@@ -174,7 +174,11 @@ class _Asking:
 
     async def scan(self, scan: dict[str, Any]) -> Any:
         query = self.ctx.db.query(scan["table"])
-        if scan["index"] is not None:
+        if isinstance(scan["index"], list):
+            query = query.with_search_index(
+                scan["index"][1], lambda builder: _range(builder, scan["bounds"])
+            )
+        elif scan["index"] is not None:
             query = query.with_index(scan["index"], lambda builder: _range(builder, scan["bounds"]))
         for condition in scan["conditions"]:
             query = query.filter(lambda f, condition=condition: _expression(f, condition))

@@ -14,6 +14,7 @@ from typing import Any
 
 from reactive_store.values.ids import decode_id
 from reactive_store.values.value import UNSET, Int64
+from tests.engine.search_model import Stored, find
 from tests.trust.oracle.ordering import at_path, order_key
 from tests.trust.oracle.worlds import Table
 
@@ -118,13 +119,49 @@ class Read:
         return False
 
 
+@dataclass(frozen=True)
+class SearchRead:
+    """A search that an answer depends on.
+
+    Its order rests on statistics of the whole table, so whatever changes a text of the table may
+    touch it; what leaves the texts alone does only where it is, or was, found.
+    """
+
+    table: str
+    field: str
+    text: str
+    filters: tuple[tuple[str, Any], ...]
+
+    def touched_by(self, changes: Iterable[Written]) -> bool:
+        for table, old, new in changes:
+            if table != self.table:
+                continue
+            texts = [None if doc is None else doc.fields.get(self.field) for doc in (old, new)]
+            if texts[0] != texts[1] or any(
+                doc is not None and self.finds(doc) for doc in (old, new)
+            ):
+                return True
+        return False
+
+    def finds(self, doc: Doc) -> bool:
+        return bool(find([self.stored(doc)], self.text, self.wanted))
+
+    def stored(self, doc: Doc) -> Stored:
+        values = tuple(at_path(doc.fields, path) for path, _ in self.filters)
+        return Stored(doc.internal, doc.created, doc.fields.get(self.field), values)
+
+    @property
+    def wanted(self) -> dict[int, Any]:
+        return {position: value for position, (_, value) in enumerate(self.filters)}
+
+
 @dataclass
 class Answer:
     """What a program comes to at one instant."""
 
     value: Any = None
     fault: Fault | None = None
-    reads: list[Read] = field(default_factory=list)
+    reads: list[Read | SearchRead] = field(default_factory=list)
     saw_identity: bool = False
     # Where its page ended, if it took one and the program did not fail.
     end: Any = None
@@ -236,6 +273,8 @@ class _Evaluation:
 
     def _scan(self, scan: Any) -> Any:
         table, index, bounds, conditions, order, ending = scan
+        if isinstance(index, tuple):
+            return self._search(scan)
         paths = self._paths(table, index)
         positioned = tuple(
             (
@@ -250,6 +289,9 @@ class _Evaluation:
             return self._page(read, scan)
         limit = _LIMITS[ending] if isinstance(ending, str) else ending[1]
         found, _, _ = self._walk(read, limit)
+        return self._ended(found, ending, table)
+
+    def _ended(self, found: list[Doc], ending: Any, table: str) -> Any:
         values = [doc.fields for doc in found]
         if ending == "unique" and len(values) > 1:
             raise Fault(
@@ -259,6 +301,52 @@ class _Evaluation:
         if ending in ("first", "unique"):
             return values[0] if values else None
         return values
+
+    def _search(self, scan: Any) -> Any:
+        table, _, links, conditions, _, ending = scan
+        (asked,) = [(path, text) for kind, path, text in links if kind == "search"]
+        filters = tuple((path, value) for kind, path, value in links if kind == "eq")
+        read = SearchRead(table, *asked, filters)
+        self.answer.reads.append(read)
+        docs = {doc.internal: doc for doc in self._state.get(table, {}).values()}
+        ranks = find([read.stored(doc) for doc in docs.values()], read.text, read.wanted)
+        rows = [
+            ((-score, -docs[name].created, _inverted(name)), docs[name]) for score, name in ranks
+        ]
+        is_page = isinstance(ending, tuple) and ending[0] == "page"
+        if is_page:
+            return self._search_page(rows, scan)
+        limit = _LIMITS[ending] if isinstance(ending, str) else ending[1]
+        found: list[Doc] = []
+        for _, doc in rows:
+            if len(found) == limit:
+                break
+            if all(_test(condition, doc.fields) for condition in conditions):
+                found.append(doc)
+        return self._ended(found, ending, table)
+
+    def _search_page(self, rows: list[tuple[Any, Doc]], scan: Any) -> dict[str, Any]:
+        table, _, _, conditions, _, (_, size, start, given) = scan
+        shape = repr(scan[:5])
+        if start is not None:
+            position = self._cursors[start].position
+            if position == END:
+                self.answer.end = Cursor(table, shape, END)
+                return _page_value([], True, self.answer.end, None)
+            rows = [row for row in rows if row[0] > position]
+        pin = self._pin if given is None else self._cursors[given].position
+        if pin is not None:
+            rows, size = [row for row in rows if pin == END or row[0] <= pin], len(rows) + 1
+        found: list[Any] = []
+        end: Any = END if pin is None else pin
+        for key, doc in rows:
+            if all(_test(condition, doc.fields) for condition in conditions):
+                found.append(doc.fields)
+            if len(found) == size:
+                end = key
+                break
+        self.answer.end = Cursor(table, shape, end)
+        return _page_value(found, end == END, self.answer.end, None)
 
     def _paths(self, table: str, index: str | None) -> tuple[str, ...]:
         if index == "by_id":
@@ -324,6 +412,10 @@ class _Evaluation:
         middle = Cursor(read.table, shape, keys[len(keys) // 2]) if len(keys) > 2 else None
         self.answer.end = Cursor(read.table, shape, end)
         return _page_value([doc.fields for doc in found], end == END, self.answer.end, middle)
+
+
+def _inverted(name: bytes) -> bytes:
+    return bytes(255 - byte for byte in name)
 
 
 def _page_value(page: list[Any], is_done: bool, cursor: Cursor, middle: Cursor | None) -> Any:

@@ -12,7 +12,7 @@ from dataclasses import replace
 from typing import Any
 
 from tests.trust.oracle.driving import Divergence, Figures, play
-from tests.trust.oracle.worlds import Table, World
+from tests.trust.oracle.worlds import World
 
 __all__ = ["WorldFailed", "diverges", "report", "shrink", "size_of"]
 
@@ -108,7 +108,7 @@ def _candidates(world: World) -> Iterator[World]:
         for index in table.indexes:
             if f"'{index}'" not in used:
                 kept = {other: paths for other, paths in table.indexes.items() if other != index}
-                yield replace(world, tables={**world.tables, name: Table(table.fields, kept)})
+                yield replace(world, tables={**world.tables, name: replace(table, indexes=kept)})
 
 
 def _without_pieces(items: tuple[Any, ...]) -> Iterator[tuple[Any, ...]]:

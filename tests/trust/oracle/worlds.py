@@ -10,6 +10,8 @@ step taken out is a history still.
                  ("paths", comparator, path, path), ("sum", path, addend, least), ("is", path)
                  ("and" | "or", condition, …), ("not", condition)
     scan         (table, index or None, bounds, conditions, order or None, ending)
+                 (table, ("search", index), (("search", field, text), ("eq", field, value) …),
+                 conditions, None, ending)
     ending       "collect" "first" "unique" ("take", n) ("walk", n)
                  ("page", n, whose cursor, "from" | "to" it)
     step         ("get", value) ("scan", scan) ("join", scan, field) ("if", scan, steps, steps)
@@ -24,7 +26,7 @@ step taken out is a history still.
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import inf, nan
 from typing import Any
 
@@ -55,7 +57,10 @@ POOLS: dict[str, list[Any]] = {
     "array": [[], [1], [1, 2], [2], [nan]],
     "object": [{"x": 1}, {"x": 2}, {"x": "a"}, {"x": 1, "y": "a"}, {"x": 1, "y": "b"}, {"x": None}],
     "record": [{}, {"k": 1}, {"k": 2}, {"k": 1, "l": 0}],
+    # Drawn for fields that are searched, and for the texts searched for.
+    "words": ["", "a", "b", "a b", "ab", "abc a", "b b a", "c ab", "A, b!", "abd", "c", UNSET],
 }
+_KINDS = tuple(kind for kind in POOLS if kind != "words")
 _VALIDATORS: dict[str, Any] = {
     "number": v.number(),
     "int64": v.int64(),
@@ -70,16 +75,21 @@ _VALIDATORS: dict[str, Any] = {
     "array": v.array(v.number()),
     "object": v.object({"x": v.any(), "y": v.optional(v.string())}),
     "record": v.record(v.string(), v.number()),
+    "words": v.optional(v.string()),
 }
 _COMPARATORS = ("eq", "neq", "lt", "lte", "gt", "gte")
 
 
 @dataclass(frozen=True)
 class Table:
-    """`fields` maps names to kinds (keys of the pools, or "ref:table"), `indexes` to paths."""
+    """`fields` maps names to kinds (keys of the pools, or "ref:table"), `indexes` to paths.
+
+    `searches` maps names to the field searched and those that filter.
+    """
 
     fields: dict[str, str]
     indexes: dict[str, tuple[str, ...]]
+    searches: dict[str, tuple[str, tuple[str, ...]]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -100,6 +110,10 @@ def schema_of(tables: dict[str, Table]) -> Schema:
         definition = define_table({field: _validator(kind) for field, kind in table.fields.items()})
         for index, paths in table.indexes.items():
             definition = definition.index(index, list(paths))
+        for index, (searched, filters) in table.searches.items():
+            definition = definition.search_index(
+                index, search_field=searched, filter_fields=filters
+            )
         declared[name] = definition
     return define_schema(declared)
 
@@ -121,6 +135,8 @@ class _Drawing:
     def __init__(self, seed: int) -> None:
         self.seed = seed
         self.random = random.Random(f"world {seed}")
+        # What is searched comes from a stream of its own: the rest of a seed's world is as before.
+        self.searching = random.Random(f"searching {seed}")
         self.tables: dict[str, Table] = {}
 
     def chance(self, of_hundred: int) -> bool:
@@ -188,14 +204,27 @@ class _Drawing:
             if self.chance(15):
                 fields[name] = f"ref:{pick.choice(names)}"
             else:
-                fields[name] = pick.choice(list(POOLS))
+                fields[name] = pick.choice(_KINDS)
         paths = list(fields) + [f"{name}.x" for name, kind in fields.items() if kind == "object"]
         indexes: dict[str, tuple[str, ...]] = {}
         for position in range(pick.randint(0, 4)):
             chosen = tuple(pick.sample(paths, min(len(paths), pick.randint(1, 3))))
             if chosen not in indexes.values():
                 indexes[f"i{position}"] = chosen
-        return Table(fields, indexes)
+        return self.searchable(fields, indexes)
+
+    def searchable(self, fields: dict[str, str], indexes: dict[str, tuple[str, ...]]) -> Table:
+        pick = self.searching
+        searches: dict[str, tuple[str, tuple[str, ...]]] = {}
+        if pick.randrange(100) < 60:
+            paths = tuple(fields)
+            fields = {**fields, "words": "words"}
+            searches["s0"] = ("words", ())
+            searches["s1"] = ("words", tuple(pick.sample(paths, pick.randint(1, 2))))
+        return Table(fields, indexes, searches)
+
+    def words(self) -> Any:
+        return self.searching.choice(POOLS["words"])
 
     def value(self, table: str, path: str) -> Any:
         """A value that the field may have."""
@@ -203,6 +232,8 @@ class _Drawing:
             return self.random.choice([1, 2])
         name, _, rest = path.partition(".")
         kind = self.tables[table].fields[name]
+        if kind == "words":
+            return self.words()
         if kind.startswith("ref:"):
             if self.chance(25):
                 return None
@@ -244,9 +275,12 @@ class _Drawing:
         if drawn < 30:
             return ("insert", table, self.fields(table))
         if drawn < 62:
-            names = ["a"] if table == LATE else list(self.tables[table].fields)
+            names = ["a"] if table == LATE else self.plain_fields(table)
             chosen = self.random.sample(names, min(len(names), self.random.choice([1, 1, 2])))
-            return ("patch", table, place, {name: self.value(table, name) for name in chosen})
+            changes = {name: self.value(table, name) for name in chosen}
+            if table != LATE and self.tables[table].searches and self.searching.randrange(2):
+                changes["words"] = self.words()
+            return ("patch", table, place, changes)
         if drawn < 72:
             return ("replace", table, place, self.fields(table))
         if drawn < 88:
@@ -299,6 +333,37 @@ class _Drawing:
         return ("refuse", self.scan())
 
     def scan(self, table: str | None = None) -> tuple[Any, ...]:
+        walk = self.walk(table)
+        if self.searching.randrange(100) < 20 and walk[0] != LATE:
+            return self.search(walk)
+        return walk
+
+    def search(self, walk: tuple[Any, ...]) -> tuple[Any, ...]:
+        """A search in place of a walk through an index, with the rest of it."""
+        table, _, _, conditions, _, ending = walk
+        pick = self.searching
+        searches = self.tables[table].searches
+        if not searches:
+            return walk
+        index = pick.choice(list(searches))
+        searched, filters = searches[index]
+        text = " ".join(str(self.words()) for _ in range(pick.randint(1, 2)))
+        links: list[Any] = [("search", searched, text.replace("UNSET", "a"))]
+        for path in filters:
+            if pick.randrange(100) < 70:
+                links.insert(pick.randint(0, len(links)), ("eq", path, self.filtered(table, path)))
+        return (table, ("search", index), tuple(links), conditions, None, ending)
+
+    def filtered(self, table: str, path: str) -> Any:
+        kind = self.tables[table].fields[path]
+        if kind.startswith("ref:"):
+            return ("doc", kind[4:], self.searching.randrange(6))
+        return self.searching.choice(POOLS[kind])
+
+    def plain_fields(self, table: str) -> list[str]:
+        return [name for name, kind in self.tables[table].fields.items() if kind != "words"]
+
+    def walk(self, table: str | None = None) -> tuple[Any, ...]:
         if table is None:
             table = LATE if self.chance(2) else self.random.choice(list(self.tables))
         index: str | None = None
@@ -329,7 +394,8 @@ class _Drawing:
 
     def paths(self, table: str) -> list[str]:
         fields = self.tables[table].fields
-        return [*fields, *(f"{name}.x" for name, kind in fields.items() if kind == "object")]
+        plain = self.plain_fields(table)
+        return [*plain, *(f"{name}.x" for name, kind in fields.items() if kind == "object")]
 
     def bounds(self, table: str, index: str) -> tuple[Any, ...]:
         pick = self.random
