@@ -436,6 +436,48 @@ def vectors(plan: Plan) -> Answer:
     )
 
 
+def search(plan: Plan) -> Answer:
+    """The best twenty of many articles, against SQLite's FTS5 in memory with the same texts."""
+    documents = min(100_000, plan.documents[-2])
+    with _folder() as folder:
+        data = str(folder / "data")
+        run_program("bench.search_load", "load", data, str(documents))
+        found = run_program("bench.search_load", "probe", data, str(documents), str(plan.seconds))
+    titles = {
+        "common": "two common words, p50",
+        "rare": "one rare word, p50",
+        "prefix": "three letters as a prefix, p50",
+    }
+    rows = [
+        Row(title, found[f"{kind}_ms"], found[f"{kind}_fts_ms"], "ms")
+        for kind, title in titles.items()
+    ]
+    rows += [
+        Row("two common words, a scan in Python", found["common_ms"], found["scan_ms"], "ms"),
+        Row(
+            "writes of 16 clients",
+            found["writes_per_second"],
+            median(found["plain_per_second"]),
+            "writes/s",
+        ),
+        Row("memory, against the texts", found["memory_mib"], found["texts_mib"], "MiB"),
+    ]
+    named = (
+        "common_p99_ms", "filtered_ms", "fresh_ms", "within_ms", "build_seconds",
+        "build_cpu_seconds", "build_stall_ms", "terms",
+    )  # fmt: skip
+    return Answer(
+        "search",
+        f"the best twenty of {documents:,} articles of about 200 words",
+        rows,
+        noise(found["plain_per_second"]),
+        {
+            "ceiling": "FTS5 alone, no functions; writes: no search index",
+            **{name: round(found[name], 2) for name in named},
+        },
+    )
+
+
 QUESTIONS: dict[str, Question] = {
     each.__name__: each
     for each in (
@@ -451,5 +493,6 @@ QUESTIONS: dict[str, Question] = {
         schedule,
         files,
         vectors,
+        search,
     )
 }

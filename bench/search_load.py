@@ -260,7 +260,7 @@ async def probe(data: Path, documents: int, seconds: float) -> dict[str, Any]:
     try:
         load = _Probe(backend, texts, seconds)
         found: dict[str, Any] = {"open_seconds": time.perf_counter() - opening}
-        worst, begun = 0.0, time.perf_counter()
+        worst, begun, spent = 0.0, time.perf_counter(), time.thread_time()
         built = asyncio.create_task(backend.database.searches.wait_built())
         while not built.done():
             turn = time.perf_counter()
@@ -269,6 +269,7 @@ async def probe(data: Path, documents: int, seconds: float) -> dict[str, Any]:
         (state,) = backend.database.searches.states()
         found |= {
             "build_seconds": time.perf_counter() - begun,
+            "build_cpu_seconds": time.thread_time() - spent,
             "build_stall_ms": worst * 1000,
             "memory_mib": (own_bytes() - before) / 2**20,
             "terms": state.terms,

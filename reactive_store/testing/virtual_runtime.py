@@ -108,6 +108,9 @@ class VirtualRuntime:
             await self.settle()
         while self._sleepers and self._sleepers[0].deadline_ns <= target_ns:
             sleeper = heapq.heappop(self._sleepers)
+            if sleeper.wake.done():
+                await asyncio.sleep(0)  # cancelled by the one that woke before: it hears of it now
+                continue
             self._now_ns = max(self._now_ns, sleeper.deadline_ns)
             sleeper.wake.set_result(None)
             await self._let_run(sleeper)

@@ -52,26 +52,26 @@ def find(
     terms: int = 16,
 ) -> list[tuple[float, bytes]]:
     """Score and id of every match, best first."""
-    indexed = {each: words_of(each.text) for each in documents if isinstance(each.text, str)}
+    indexed = [(each, words_of(each.text)) for each in documents if isinstance(each.text, str)]
     asked = words_of(text)[:terms]
     if not asked:
         return []
-    vocabulary = sorted({word for words in indexed.values() for word in words})
+    vocabulary = sorted({word for _, words in indexed for word in words})
     weights: dict[str, float] = dict.fromkeys(asked, 1.0)
     for word in [each for each in vocabulary if each.startswith(asked[-1])][:expansions]:
         weights.setdefault(word, 0.5)
-    average = average_of(len(indexed), sum(map(len, indexed.values())))
+    average = average_of(len(indexed), sum(len(words) for _, words in indexed))
+    having = {word: floor4(sum(word in words for _, words in indexed)) for word in weights}
     number = floor4(len(indexed))
     scored = []
-    for document, words in indexed.items():
+    for document, words in indexed:
         if any(compare(document.filters[at], value) for at, value in filters.items()):
             continue
         score, norm = 0.0, 1.2 * (1.0 - 0.75) + 1.2 * 0.75 * len(words) / average
         for word, weight in weights.items():
-            having = floor4(sum(word in others for others in indexed.values()))
             count = min(255, words.count(word))
             if count:
-                rarity = math.log(1.0 + (number - having + 0.5) / (having + 0.5))
+                rarity = math.log(1.0 + (number - having[word] + 0.5) / (having[word] + 0.5))
                 score += weight * rarity * ((1.2 + 1.0) * count / (count + norm))
         if score:
             scored.append((score, document.created, document.id))

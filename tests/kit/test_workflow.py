@@ -182,6 +182,22 @@ async def many(step: Step, count: float) -> int:
 
 
 @flows.define
+async def tree(step: Step) -> int:
+    async def node(name: str) -> int:
+        if len(name) == 4:
+            await step.sleep(timedelta(minutes=step.random.randrange(1, 60)))
+            await step.run_mutation(note, text=name)
+            return 1
+        letters = "xyz"[: 1 + len(name) % 3]
+        below = await asyncio.gather(*(node(name + letter) for letter in letters))
+        await step.run_mutation(note, text=name)
+        return 1 + sum(below)
+    async with asyncio.TaskGroup() as group:
+        tasks = [group.create_task(node(letter)) for letter in "ab"]
+    return sum(task.result() for task in tasks)
+
+
+@flows.define
 async def changing(step: Step) -> str:
     await step.run_mutation(note, text="one")
     await step.wait_event("go")
@@ -310,6 +326,24 @@ async def test_parallel_branches_give_the_same_calls_whatever_ends_first(
         assert sorted(text for text in log if text in ("a0", "a1", "b0", "b1")) == [
             "a0", "a1", "b0", "b1",
         ]  # fmt: skip
+
+
+async def test_tasks_inside_of_tasks_go_on_after_restarts(app: Callable[..., Path]):
+    """Whatever ends first, and wherever the process ends, every step is done once."""
+    disk = MemoryPersistence()
+    folder = app()
+    async with TestBackend(SCHEMA, folder, persistence=disk) as t:
+        flow = await t.mutation("flow:start", name="tree")
+        await t.advance(timedelta(minutes=20))
+    for seed in range(1, 3):
+        async with TestBackend(SCHEMA, folder, persistence=disk, seed=seed) as t:
+            await t.advance(timedelta(minutes=20 * seed))
+    async with TestBackend(SCHEMA, folder, persistence=disk, seed=9) as t:
+        await t.advance(timedelta(hours=3))
+        state, result = await result_of(t, flow)
+        texts = [each for each in await t.query("flow:log") if isinstance(each, str)]
+        assert (state, result) == ("success", {"kind": "success", "returnValue": len(texts)})
+        assert len(set(texts)) == len(texts) > 20
 
 
 async def test_failures_of_steps_are_exceptions_of_the_handler(app: Callable[..., Path]):

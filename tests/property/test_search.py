@@ -9,6 +9,7 @@ set, and the subscription on it has to fire.
 from __future__ import annotations
 
 import asyncio
+import random
 from collections.abc import Sequence
 from typing import Any
 
@@ -317,3 +318,50 @@ def test_every_search_is_that_of_the_model_and_hears_of_every_change(
     plan: list[tuple[Any, ...]],
 ) -> None:
     asyncio.run(_run(plan))
+
+
+async def test_a_search_hears_whenever_its_scores_move_whoever_moves_them() -> None:
+    """Documents of another room, which it does not find, are edited: only statistics change."""
+    chance = random.Random(11)
+    vocabulary = ["a", "ab", "abc", "abd", "b", "c", "d", "e", "f"]
+    database = await Database.open(MemoryPersistence(), runtime=SystemRuntime(), limits=LIMITS)
+    await apply_schema(database, SCHEMA)
+    await database.searches.wait_built()
+
+    def text() -> str:
+        return " ".join(chance.choices(vocabulary, k=chance.randint(1, 4)))
+
+    known: Documents = {}
+
+    async def write(identity: bytes | None, fields: dict[str, Any]) -> None:
+        transaction = database.begin_mutation()
+        if identity is None:
+            identity = decode_id(transaction.insert("notes", fields)).internal_id
+        else:
+            transaction.patch("notes", identity, fields)
+        await database.commit(transaction)
+        row = database.begin().get("notes", identity)
+        assert row is not None
+        known[identity] = Document(row.value, "notes").decode()
+
+    for number in range(45):
+        await write(None, {"text": text(), "room": number % 3})
+    others = [name for name, document in known.items() if document["room"]]
+    asked: list[Question] = [("ab", {0: 0}), ("b c", {0: 0}), ("d", {0: 0}), ("abc a", {0: 0})]
+    waiting = [_Waiting(database, question, dict(known)) for question in asked]
+    touched = untouched = moved = 0
+    for _ in range(500):
+        await write(chance.choice(others), {"text": text()})
+        for place, each in enumerate(waiting):
+            ranks = ranks_of(known, each.question)
+            if database.committer.log.first_touch(each.reads, since=each.since) is None:
+                untouched += 1
+                assert not each.fired
+                assert ranks == each.ranks
+                continue
+            touched += 1
+            assert len(each.fired) == 1
+            moved += ranks != each.ranks
+            waiting[place] = _Waiting(database, each.question, dict(known))
+    assert min(touched, untouched, moved) > 100
+    await database.close()

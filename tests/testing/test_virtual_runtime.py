@@ -86,6 +86,23 @@ async def test_a_cancelled_sleeper_is_forgotten():
     assert runtime.monotonic_s() == 2
 
 
+async def test_a_sleeper_cancelled_by_one_that_wakes_at_the_same_instant_is_passed_over():
+    runtime = VirtualRuntime()
+    sleepers: list[asyncio.Task[None]] = []
+
+    async def canceller() -> None:
+        await runtime.sleep(1)
+        sleepers[1].cancel()
+
+    sleepers.append(runtime.spawn(canceller(), name="canceller"))
+    await asyncio.sleep(0)
+    sleepers.append(runtime.spawn(runtime.sleep(1), name="cancelled"))
+    await asyncio.sleep(0)
+    await runtime.advance(timedelta(seconds=2))
+    assert runtime.monotonic_s() == 2
+    assert sleepers[1].cancelled()
+
+
 async def test_sleep_zero_needs_no_advance():
     await asyncio.wait_for(VirtualRuntime().sleep(0), 1)
 

@@ -12,7 +12,8 @@ from reactive_store.engine import subscriptions as subscriptions_module
 from reactive_store.engine.database import Database
 from reactive_store.engine.hot_ranges import HotRanges
 from reactive_store.engine.interval import Interval, IntervalMap, after
-from reactive_store.engine.reads import Read, ReadSet, passes
+from reactive_store.engine.reads import CommitChanges, Read, ReadSet, passes
+from reactive_store.engine.search_indexes import SearchIndexes
 from reactive_store.engine.subscriptions import Subscriptions
 from reactive_store.engine.transaction import Scan
 from reactive_store.functions import query_builder
@@ -74,6 +75,31 @@ def _forget_the_old_version(monkeypatch: pytest.MonkeyPatch) -> None:
                 found[subscription] = None
 
     monkeypatch.setattr(subscriptions_module, "_collect", collect)
+
+
+def _lose_search_marks(monkeypatch: pytest.MonkeyPatch) -> None:
+    mark = SearchIndexes.mark
+
+    def mark_nothing(self: SearchIndexes, commit: CommitChanges) -> None:
+        mark(self, commit)
+        for change in commit.documents:
+            for search in change.searches:
+                search.moved = []
+
+    monkeypatch.setattr(SearchIndexes, "mark", mark_nothing)
+
+
+def _leave_searches_behind(monkeypatch: pytest.MonkeyPatch) -> None:
+    def follow_inserts(self: SearchIndexes, commit: CommitChanges) -> None:
+        new = tuple(change for change in commit.documents if change.old is None)
+        follow(self, commit._replace(documents=new))
+
+    follow = SearchIndexes.follow
+    monkeypatch.setattr(SearchIndexes, "follow", follow_inserts)
+
+
+def _search_the_present(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(SearchIndexes, "_overlay", lambda *_: {})
 
 
 def _narrow_too_far(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -260,6 +286,13 @@ BREAKAGES: list[Breakage] = [
             "a commit that comes while a query runs does not invalidate its answer",
             _miss_what_happens_meanwhile,
         ),
+        (
+            "search-marks-lost",
+            "a commit does not name the search statistics it moves",
+            _lose_search_marks,
+        ),
+        ("stale-search-index", "publish leaves a search index behind", _leave_searches_behind),
+        ("search-sees-later", "a search of the past is that of now", _search_the_present),
         ("range-not-narrowed", "a range is watched whole whatever was read", _watch_whole_ranges),
         ("filter-not-watched", "a filtered range is watched unfiltered", _watch_without_the_filter),
     )
