@@ -37,7 +37,11 @@ StoreOption: TypeAlias = Annotated[
 ]
 FilesOption: TypeAlias = Annotated[
     str | None,
-    typer.Option("--files", help="Where files are kept, file:///… or s3://…; by default in --data.", metavar="URL"),
+    typer.Option(
+        "--files",
+        help="Where files are kept, file:///… or s3://…; by default in --data.",
+        metavar="URL",
+    ),
 ]
 HostOption: TypeAlias = Annotated[
     str | None, typer.Option("--host", help="Address to listen on; by default 127.0.0.1.")

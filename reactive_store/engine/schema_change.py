@@ -274,9 +274,9 @@ class _SchemaChange:
         for name, definition in sorted(self.schema.tables.items()):  # so they get their numbers
             if name not in existing:
                 _stage_new_table(transaction, name, definition)
-        transaction.catalog = transaction.catalog.with_validators(
-            self.validators
-        ).with_definitions(self.schema.tables)
+        transaction.catalog = transaction.catalog.with_validators(self.validators).with_definitions(
+            self.schema.tables
+        )
         row = transaction.scan(SCHEMAS, BY_CREATION_TIME, EVERYTHING).next()
         assert row is not None
         transaction.patch(SCHEMAS, row.id, {"schema": self.text})

@@ -47,7 +47,7 @@ _LOG = logging.getLogger(__name__)
 
 _SLICE_SECONDS: Final = 0.004
 """How long a build works before others run."""
-_SLICE_DOCUMENTS: Final = 64
+_SLICE_DOCUMENTS: Final = 32
 _PROGRESS_SECONDS: Final = 5.0
 
 

@@ -1,6 +1,6 @@
 """How well a document answers a search: BM25, over statistics that stand still most of the time.
 
-    weight × idf(documents, documents with the word) × tf·2.2 / (tf + 0.3 + 0.9·length/average)
+    weight × idf(documents, documents with the word) × 2.2·tf / (tf + 0.3 + 0.9·length/average)
 
 summed over the words that match. Every number is a double and every sum runs in the order of the
 words, so arrays and plain Python give the same bits, and equal documents the same rank.
@@ -35,6 +35,7 @@ __all__ = [
     "count_key",
     "inverse_frequency",
     "length_norm",
+    "length_norms",
     "passes_mark",
     "rank_key",
     "rounded",
@@ -93,23 +94,24 @@ def length_norm(length: int, average: float) -> float:
     return _K1 * (1.0 - _LENGTH_SHARE) + _K1 * _LENGTH_SHARE * length / average
 
 
+def length_norms(lengths: Doubles, average: float) -> Doubles:
+    """The same for many documents at once, to the last bit."""
+    return _K1 * (1.0 - _LENGTH_SHARE) + _K1 * _LENGTH_SHARE * lengths / average
+
+
 def contribution(weight: float, count: int, norm: float) -> float:
     """What a word adds that a document has `count` times."""
-    return weight * ((_K1 + 1.0) * count / (count + norm))
+    return weight * (_K1 + 1.0) * count / (count + norm)
 
 
-def contributions(weight: float, counts: Doubles, lengths: Doubles, average: float) -> Doubles:
+def contributions(weight: float, counts: Doubles, norms: Doubles) -> Doubles:
     """The same for many documents at once, to the last bit. The two arrays are used up.
 
     Cost     in place, as fresh memory for each step would be most of it
     """
-    lengths *= _K1 * _LENGTH_SHARE
-    lengths /= average
-    lengths += _K1 * (1.0 - _LENGTH_SHARE)
-    lengths += counts
-    counts *= _K1 + 1.0
-    counts /= lengths
-    counts *= weight
+    norms += counts
+    counts *= weight * (_K1 + 1.0)
+    counts /= norms
     return counts
 
 

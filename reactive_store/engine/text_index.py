@@ -30,6 +30,7 @@ from reactive_store.engine.search_ranking import (
     contributions,
     inverse_frequency,
     length_norm,
+    length_norms,
     rounded,
 )
 from reactive_store.engine.search_terms import QueryTerms, SearchEntry, Term
@@ -90,6 +91,8 @@ class TextIndex:
         "_free",
         "_ids",
         "_lengths",
+        "_norm_average",
+        "_norms",
         "_places",
         "_rows",
         "_terms",
@@ -105,6 +108,9 @@ class TextIndex:
         # By row. What stands in a free row means nothing.
         self._ids: list[bytes] = []
         self._lengths = np.zeros(_FIRST_ROWS, np.float64)
+        # What the lengths make of counts, given the rounded average of the last search.
+        self._norm_average = 1.0
+        self._norms = length_norms(self._lengths, 1.0)
         self._created = np.zeros(_FIRST_ROWS, np.float64)
         self._codes = [np.zeros(_FIRST_ROWS, np.int32) for _ in range(filters)]
         self._free: list[int] = []
@@ -149,8 +155,7 @@ class TextIndex:
                 self._grow()
         self._ids[row] = id
         self._rows[id] = row
-        self._lengths[row] = entry.length
-        self._created[row] = entry.created
+        self._measure(row, entry)
         for codes, values, value in zip(self._codes, self._values, entry.filters, strict=True):
             codes[row] = values.take(value)
         self.documents += 1
@@ -185,8 +190,7 @@ class TextIndex:
     def replace(self, id: bytes, old: SearchEntry, new: SearchEntry) -> None:
         """Put another version of a document in place of the one that is there."""
         row = self._rows[id]
-        self._lengths[row] = new.length
-        self._created[row] = new.created
+        self._measure(row, new)
         for codes, values, before, after in zip(
             self._codes, self._values, old.filters, new.filters, strict=True
         ):
@@ -270,10 +274,21 @@ class TextIndex:
             for term, weight in weighed
             if (places := self._places.get(term)) is not None
         ]
-        scores_of = _Scores(self._lengths, wanted, np.array(sorted(hidden), np.intp), average)
+        norms = self._norms_for(average)
+        scores_of = _Scores(norms, wanted, np.array(sorted(hidden), np.intp))
         if sum(len(places) for places, _ in parts) <= _BLOCK:
             return scores_of.few(parts)
         return scores_of.many(parts, len(self._ids), most)
+
+    def _measure(self, row: int, entry: SearchEntry) -> None:
+        self._lengths[row] = entry.length
+        self._norms[row] = length_norm(entry.length, self._norm_average)
+        self._created[row] = entry.created
+
+    def _norms_for(self, average: float) -> _Doubles:
+        if average != self._norm_average:
+            self._norm_average, self._norms = average, length_norms(self._lengths, average)
+        return self._norms
 
     def _set(self, term: Term, row: int, count: int) -> None:
         place = row << _COUNT_BITS | min(count, _MOST_COUNT)
@@ -319,6 +334,7 @@ class TextIndex:
 
     def _grow(self) -> None:
         self._lengths = np.concatenate((self._lengths, np.zeros_like(self._lengths)))
+        self._norms = length_norms(self._lengths, self._norm_average)
         self._created = np.concatenate((self._created, np.zeros_like(self._created)))
         self._codes = [np.concatenate((codes, np.zeros_like(codes))) for codes in self._codes]
 
@@ -332,6 +348,7 @@ class TextIndex:
         }
         assert sorted([*self._rows.values(), *self._free]) == list(range(len(self._ids)))
         live = set(self._rows.values())
+        assert self._norms.tolist() == length_norms(self._lengths, self._norm_average).tolist()
         assert self.words == sum(int(self._lengths[row]) for row in live)
         for term, places in self._places.items():
             rows = [place >> _COUNT_BITS for place in places]
@@ -448,19 +465,17 @@ _Part = tuple[_Packed, float]
 class _Scores:
     """How rows answer a search, apart from those that are hidden."""
 
-    __slots__ = ("_average", "_hidden", "_lengths", "_wanted")
+    __slots__ = ("_hidden", "_norms", "_wanted")
 
     def __init__(
         self,
-        lengths: _Doubles,
+        norms: _Doubles,
         wanted: list[tuple[NDArray[np.int32], int]],
         hidden: _Rows,
-        average: float,
     ) -> None:
-        self._lengths = lengths
+        self._norms = norms
         self._wanted = wanted  # columns of filter values, each with the number demanded
         self._hidden = hidden  # ascending
-        self._average = average
 
     def few(self, parts: list[_Part]) -> tuple[_Rows, _Doubles]:
         """The scores of everything, for words that are rare."""
@@ -518,7 +533,7 @@ class _Scores:
             keep = codes[rows] == code
             places, rows = places[keep], rows[keep]
         counts = (places & np.uint32(_MOST_COUNT)).astype(np.float64)
-        return rows, contributions(weight, counts, self._lengths[rows], self._average)
+        return rows, contributions(weight, counts, self._norms[rows])
 
 
 def _sums(positions: NDArray[Any], numbers: _Doubles, size: int) -> _Doubles:

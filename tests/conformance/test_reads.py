@@ -346,9 +346,7 @@ async def test_f62_a_search_has_its_own_order(store: Running):
         ctx.db.query("t").with_search_index("search", lambda s: s.search("s", "x")).order("desc")
 
     text = await refused(store, body)
-    assert (
-        "Search queries must always be in relevance order. Can not set order manually." in text
-    )
+    assert "Search queries must always be in relevance order. Can not set order manually." in text
 
 
 async def test_f63_256_operators(store: Running):

@@ -5,6 +5,7 @@ Every body runs inside a real query or mutation of a running backend.
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,8 @@ import pytest
 
 from reactive_store import UNSET
 from tests.functions.running import INLINE, FailedCall, Running
+
+ROOT = Path(__file__).resolve().parents[2]
 
 SCHEMA = """
 schema = define_schema({
@@ -332,3 +335,21 @@ async def test_f160_a_search_reads_1024_documents_at_most(store: Running):
         return [one is not None, len(some), walked]
 
     assert await store.reads(taken) == [True, 1024, 1]
+
+
+async def test_the_app_of_the_guide_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    text = (ROOT / "docs" / "guide" / "search.md").read_text(encoding="utf-8")
+    section = text.partition("## Text search\n")[2].partition("## Vector search\n")[0]
+    blocks = re.findall(r"^```python\n# (\S+)\n(.*?)^```$", section, re.MULTILINE | re.DOTALL)
+    assert [name for name, _ in blocks] == [
+        "schema.py",
+        "functions/messages.py",
+        "test_messages.py",
+    ]
+    for name, body in blocks:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(body, encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, Any] = {}
+    exec(compile(blocks[2][1], "test_messages.py", "exec"), names)
+    await names["test_search_as_you_type"]()

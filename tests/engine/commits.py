@@ -5,13 +5,22 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from reactive_store.engine.interval import Interval
-from reactive_store.engine.reads import CommitChanges, DocumentChange, KeyChange, Read, ReadSet
+from reactive_store.engine.reads import (
+    CommitChanges,
+    DocumentChange,
+    KeyChange,
+    Read,
+    ReadSet,
+    SearchChange,
+)
+from reactive_store.engine.search_terms import SearchEntry
 from reactive_store.persistence.contract import Row
 from reactive_store.values.value import Value
 from reactive_store.values.wire import dumps
 
 TABLE = "notes"
 BY_N = (TABLE, "by_n")
+BY_TEXT = (TABLE, "by_text")
 
 
 def name(letter: str) -> bytes:
@@ -43,6 +52,26 @@ def change(
             KeyChange(BY_N, old and old[0], new and new[0]),
         ),
     )
+
+
+def search_change(
+    letter: str,
+    old: str | None,
+    new: str | None,
+    *,
+    moved: tuple[bytes, ...] = (),
+    fields: Mapping[str, Value] | None = None,
+) -> DocumentChange:
+    """A document's change in a table with one search index; each version is its text."""
+    search = SearchChange(
+        BY_TEXT,
+        ("text", ()),
+        None if old is None else SearchEntry(old, 1.0, ()),
+        None if new is None else SearchEntry(new, 1.0, ()),
+    )
+    search.moved = list(moved)
+    versions = [None if text is None else row(letter, fields) for text in (old, new)]
+    return DocumentChange(TABLE, name(letter), *versions, (), (search,))
 
 
 def commit(ts: int, *changes: DocumentChange) -> CommitChanges:

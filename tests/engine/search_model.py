@@ -72,7 +72,7 @@ def find(
             count = min(255, words.count(word))
             if count:
                 rarity = math.log(1.0 + (number - having[word] + 0.5) / (having[word] + 0.5))
-                score += weight * rarity * ((1.2 + 1.0) * count / (count + norm))
+                score += weight * rarity * (1.2 + 1.0) * count / (count + norm)
         if score:
             scored.append((score, document.created, document.id))
     return [(score, name) for score, _, name in sorted(scored, reverse=True)]

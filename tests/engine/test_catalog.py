@@ -19,6 +19,7 @@ from reactive_store.engine.catalog import (
 from reactive_store.engine.range_index import BY_CREATION_TIME, BY_ID, IndexState, RangeIndex
 from reactive_store.errors import BadRequest
 from reactive_store.persistence.contract import IndexId, TableNumber
+from reactive_store.schema.tables import define_table
 from reactive_store.schema.validators import v
 
 CREATION = RangeIndex(BY_CREATION_TIME, IndexId(1000), (), IndexState.READY)
@@ -137,3 +138,43 @@ def test_an_index_out_of_service_keeps_its_number_and_nothing_else(state: str) -
     )
     assert catalog.tables["notes"].indexes == (CREATION,)
     assert catalog.next_index == 1004
+
+
+DEFINITION = (
+    define_table(v.any())
+    .search_index("s", search_field="text", filter_fields=["room"])
+    .search_index("later", search_field="title", staged=True)
+    .vector_index("v", vector_field="e", dimensions=2)
+)
+
+
+def test_a_schema_declares_search_and_vector_indexes_of_the_tables_there_are() -> None:
+    catalog = Catalog.empty().with_table(NOTES)
+    declared = catalog.with_definitions({"notes": DEFINITION, "ghosts": DEFINITION})
+    table = declared.tables["notes"]
+    assert [each.name for each in table.search_indexes] == ["s", "later"]
+    assert [each.name for each in table.vector_indexes] == ["v"]
+    assert table.search_names == (("notes", "s"), ("notes", "later"))
+    assert table.search_fields == (("text", ("room",)), ("title", ()))
+    assert "ghosts" not in declared.tables
+    assert declared.with_definitions({"notes": DEFINITION}).tables["notes"] is table
+    for changed in (table.with_indexes([CREATION]), table.with_validator(v.any())):
+        assert changed.search_indexes == table.search_indexes
+    assert declared.with_definitions({}).tables["notes"].search_indexes == ()
+
+
+def test_only_a_search_index_in_service_can_be_searched() -> None:
+    catalog = Catalog.empty().with_table(NOTES).with_definitions({"notes": DEFINITION})
+    assert catalog.search_index_for_query("notes", "s").search_field == "text"
+    for name, code in (
+        ("later", "IndexStagedError"),
+        ("by_n", "NotSearchIndexError"),
+        ("by_id", "NotSearchIndexError"),
+        ("v", "NotSearchIndexError"),
+        ("none", "IndexNotFoundError"),
+    ):
+        with pytest.raises(BadRequest) as refused:
+            catalog.search_index_for_query("notes", name)
+        assert refused.value.code == code
+    with pytest.raises(BadRequest, match=r"Index ghosts\.by_id not found"):
+        catalog.search_index_for_query("ghosts", "by_id")

@@ -116,3 +116,7 @@ def test_an_index_is_found_anew_after_everything_was_durable() -> None:
     assert keys(pending, 99) == {}
     pending.add(commit(40, change("z", None, (b"e", {"n": 5}), ts=40)))
     assert keys(pending, 99) == {b"e": 40}
+
+
+def test_commits_come_in_their_order() -> None:
+    assert [each.ts for each in moving()] == [10, 20, 30]

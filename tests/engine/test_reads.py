@@ -7,7 +7,17 @@ import pytest
 from reactive_store.engine.interval import EVERYTHING, Interval
 from reactive_store.engine.reads import Read, ReadSet, passes, touches
 from reactive_store.values.document import Document
-from tests.engine.commits import BY_N, TABLE, change, commit, name, reading, row
+from tests.engine.commits import (
+    BY_N,
+    BY_TEXT,
+    TABLE,
+    change,
+    commit,
+    name,
+    reading,
+    row,
+    search_change,
+)
 
 B_TO_D = Interval(b"b", b"d")
 
@@ -99,3 +109,34 @@ def test_equal_reads_are_kept_once_and_sets_can_be_joined() -> None:
     assert {index for index, _ in reads} == {BY_N, (TABLE, "by_id")}
     assert list(reads.of(BY_N)) == [Read(B_TO_D, 0, None), Read(EVERYTHING, 0, None)]
     assert not reads.of((TABLE, "by_other"))
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "moved", "is_touched"),
+    [
+        (None, "red fox", (), True),
+        ("a fox", None, (), True),
+        ("fox", "fox", (), True),
+        ("fo", "foxes", (), True),
+        ("bird", "fish", (), False),
+        (None, None, (b"\x01fox",), False),
+        ("bird", "fish", (b"fox",), True),
+    ],
+)
+def test_a_commit_touches_a_search_for_words_it_has_or_marks_it_moves(
+    old, new, moved, is_touched
+) -> None:
+    written = search_change("x", old, new, moved=moved)
+    reads = reading(Interval(b"fox", b"foy"), index=BY_TEXT)
+    assert touches(reads, commit(1, written)) is (written if is_touched else None)
+    assert touches(reading(EVERYTHING, index=(TABLE, "other")), commit(1, written)) is None
+
+
+def test_a_search_is_sharpened_by_its_filters() -> None:
+    reads = ReadSet()
+    fox = Interval(b"fox", b"fox\x00")
+    reads.add(BY_TEXT, Read(fox, 3, lambda document: document["room"] == 1))
+    for room in (1, 2):
+        for old, new in ((None, "fox"), ("fox", None)):
+            written = search_change("x", old, new, fields={"room": room})
+            assert (touches(reads, commit(1, written)) is not None) == (room == 1)

@@ -341,3 +341,24 @@ async def test_a_mutation_is_not_disturbed_by_words_it_did_not_ask_for(database:
     await insert(database, "coffee bean")
     transaction.insert("notes", {"text": "saw milk"})
     await database.commit(transaction)
+
+
+async def test_a_mutation_searches_what_is_accepted_and_a_query_what_is_durable() -> None:
+    disk = FaultyPersistence(MemoryPersistence())
+    database = await opened(disk)
+    await apply_schema(database, schema())
+    (first, _) = await insert(database, "old tea", "tea")
+    go_on = disk.hold()
+    transaction = database.begin_mutation()
+    transaction.patch("notes", first, {"text": "water"})
+    transaction.insert("notes", {"text": "new tea"})
+    commit = asyncio.create_task(database.commit(transaction))
+    await asyncio.sleep(0)
+    later = database.begin_mutation()
+    assert sorted(await find(database, "tea", later)) == ["new tea", "tea"]
+    assert sorted(await find(database, "tea")) == ["old tea", "tea"]
+    go_on.set()
+    await commit
+    # It began before: what has become durable meanwhile is what it saw as pending.
+    assert sorted(await find(database, "tea", later)) == ["new tea", "tea"]
+    await database.close()

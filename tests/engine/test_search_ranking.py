@@ -17,6 +17,7 @@ from reactive_store.engine.search_ranking import (
     count_key,
     inverse_frequency,
     length_norm,
+    length_norms,
     passes_mark,
     rank_key,
     rounded,
@@ -62,7 +63,7 @@ def test_many_documents_are_scored_like_each_to_the_last_bit(weight, documents, 
     each = [
         contribution(weight, count, length_norm(length, average)) for count, length in documents
     ]
-    assert contributions(weight, counts, lengths, average).tolist() == each
+    assert contributions(weight, counts, length_norms(lengths, average)).tolist() == each
 
 
 numbers = st.floats(0, 1e9, exclude_min=True)

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from hypothesis import given
 from hypothesis import strategies as st
 
 from reactive_store.engine.catalog import Table
 from reactive_store.engine.range_index import BY_CREATION_TIME, IndexState, RangeIndex
 from reactive_store.engine.reads import KeyChange
+from reactive_store.engine.search_terms import SearchEntry
 from reactive_store.engine.staging import StagedDocument, Staging
 from reactive_store.persistence.contract import IndexId, Row, TableNumber
+from reactive_store.schema.tables import SearchIndexDefinition
 from tests.engine.commits import name
 
 NOTES = Table(
@@ -142,3 +146,25 @@ def test_documents_of_other_tables_are_not_in_the_overlay() -> None:
     assert overlay(staging) == {b"a": (b"a", b"a")}
     staging.put(staged("z", None, b"c")._replace(table=others))
     assert overlay(staging) == {b"a": (b"a", b"a")}
+
+
+def test_a_change_says_what_a_search_index_saw_and_sees() -> None:
+    definition = SearchIndexDefinition("s", "text", ("room",))
+    table = replace(NOTES, search_indexes=(definition,))
+    old, new = SearchEntry("a", 1.0, (b"",)), SearchEntry("b", 1.0, (b"",))
+    (row, keys), (later, _) = version("x", b"a"), version("x", b"b")
+    for before, after in ((old, new), (old, None), (None, new)):
+        document = StagedDocument(
+            table,
+            name("x"),
+            before and row,
+            keys if before else (),
+            after and later,
+            keys if after else (),
+            (before,) if before else (),
+            (after,) if after else (),
+        )
+        (search,) = document.change(after and later).searches
+        assert (search.index_name, search.fields) == (("notes", "s"), ("text", ("room",)))
+        assert (search.old, search.new) == (before, after)
+    assert staged("x", None, b"a").change(row).searches == ()

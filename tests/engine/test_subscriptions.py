@@ -9,7 +9,7 @@ import pytest
 from reactive_store.engine.interval import EVERYTHING, Interval
 from reactive_store.engine.reads import Read, ReadSet
 from reactive_store.engine.subscriptions import Subscription, Subscriptions
-from tests.engine.commits import BY_N, TABLE, change, commit, name, reading
+from tests.engine.commits import BY_N, BY_TEXT, TABLE, change, commit, name, reading, search_change
 
 
 def test_a_touched_subscription_fires_once_with_the_commit_and_is_gone() -> None:
@@ -127,3 +127,23 @@ def test_many_with_one_prefix_come_and_go_without_searching_each_other() -> None
     for subscription in reversed(filed):
         subscriptions.cancel(subscription)
     assert not subscriptions._maps
+
+
+@pytest.mark.parametrize(
+    ("written", "fires"),
+    [
+        (search_change("x", None, "red fox"), True),
+        (search_change("x", "fox", None), True),
+        (search_change("x", "bird", "fish"), False),
+        (search_change("x", "bird", "fish", moved=(b"fox",)), True),
+        (change("x", None, (b"fox", {})), False),
+    ],
+)
+def test_a_search_hears_of_its_words_and_marks(written, fires) -> None:
+    subscriptions, fired = Subscriptions(), list[int]()
+    reads = ReadSet()
+    reads.add(BY_TEXT, Read(Interval(b"fox", b"fox\x00"), 3, None))
+    subscriptions.add(reads, fired.append)
+    subscriptions.publish(commit(7, written))
+    assert fired == ([7] if fires else [])
+    subscriptions.check()

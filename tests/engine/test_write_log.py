@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from reactive_store.engine.interval import EVERYTHING, Interval
 from reactive_store.engine.write_log import WriteLog
-from tests.engine.commits import change, commit, reading
+from tests.engine.commits import change, commit, reading, search_change
 
 
 def log_of(*timestamps: int, capacity: int = 100, most_bytes: int = 1_000_000) -> WriteLog:
@@ -71,3 +71,12 @@ def test_a_commit_larger_than_the_log_leaves_it_empty_and_right() -> None:
     log.append(commit(6, change("x", (b"k", {}), None)))
     assert log.covers(5)
     assert log.first_touch(reading(EVERYTHING), since=5) is not None
+
+
+def test_words_of_search_indexes_count_as_bytes() -> None:
+    plain, wordy = (WriteLog(start_ts=0, capacity=100, most_bytes=20_000) for _ in range(2))
+    for ts in range(1, 20):
+        plain.append(commit(ts, search_change("x", None, "one")))
+        wordy.append(commit(ts, search_change("x", None, " ".join(map(str, range(100))))))
+    assert len(plain) == 19
+    assert len(wordy) == 1
