@@ -23,14 +23,12 @@ import numpy as np
 import orjson
 
 from bench.answer import median
+from bench.filling import append_documents
 from reactive_store.auth.identity import Caller
 from reactive_store.backend import Backend
 from reactive_store.config import Settings
 from reactive_store.functions.loader import load_app
 from reactive_store.functions.outcome import Success
-from reactive_store.persistence.contract import Commit, DocumentWrite, IndexWrite, Timestamp
-from reactive_store.values.ids import encode_id
-from reactive_store.values.order import encode_key
 
 __all__ = ["main", "own_bytes"]
 
@@ -39,7 +37,6 @@ BATCH = 1000
 TOPICS = 1000
 TOGETHER = 16
 _ANYBODY = Caller(None, is_admin=False)
-_CREATED_MS = 1_700_000_000_000.0
 _TEXT = "A paragraph that an embedding stands for, about as long as they are. " * 6
 
 
@@ -68,33 +65,19 @@ async def load(data: Path, dimensions: int, documents: int) -> dict[str, Any]:
     backend = await _open(data)
     start = time.perf_counter()
     try:
-        database = backend.database
-        table = database.catalog.tables[f"notes{dimensions}"]
-        ts = int(database.latest_ts)
-        for first in range(0, documents, BATCH):
-            writes, entries = [], []
-            count = min(BATCH, documents - first)
-            rows = _vectors(count, dimensions, first)
-            for number, row in enumerate(rows.tolist(), first):
-                identity = number.to_bytes(14, "big") + b"\x50\x00"
-                document: dict[str, Any] = {
-                    "_creationTime": _CREATED_MS + number,
-                    "_id": encode_id(table.number, identity),
-                    "embedding": row,
-                    "text": _TEXT,
-                    "topic": f"topic {number % TOPICS}",
-                }
-                value = orjson.dumps(document)
-                writes.append(DocumentWrite(table.number, identity, value, is_insert=True))
-                suffix = encode_key(document["_creationTime"]) + identity
-                entries += [
-                    IndexWrite(index.id, key(document) + suffix, table.number, identity, True)
-                    for index, key in table.encoders
+        await append_documents(
+            backend.database,
+            f"notes{dimensions}",
+            (
+                [
+                    {"embedding": row, "text": _TEXT, "topic": f"topic {number % TOPICS}"}
+                    for number, row in enumerate(
+                        _vectors(min(BATCH, documents - first), dimensions, first).tolist(), first
+                    )
                 ]
-            ts += 1
-            await database.persistence.append(
-                [Commit(Timestamp(ts), tuple(writes), tuple(entries))]
-            )
+                for first in range(0, documents, BATCH)
+            ),
+        )
     finally:
         await backend.close()
     return {"seconds": time.perf_counter() - start}

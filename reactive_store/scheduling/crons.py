@@ -42,6 +42,7 @@ from reactive_store.scheduling.jobs import INTERRUPTED
 from reactive_store.scheduling.waiting import (
     Alarm,
     Withdrawn,
+    end_all,
     insist,
     is_due,
     run_to_the_end,
@@ -174,10 +175,7 @@ class CronRuns:
         except StoreFailed:
             return  # the committer has said so
         finally:
-            tasks = list(self._running.values())
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+            await end_all(self._running.values())
 
     async def _round(self) -> None:
         await self._open.wait()

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from typing import Final, TypeVar
 
 from reactive_store.engine.database import Database
@@ -15,7 +15,7 @@ from reactive_store.engine.transaction import Transaction
 from reactive_store.errors import Retry, StoreFailed
 from reactive_store.runtime import Runtime
 
-__all__ = ["Alarm", "Withdrawn", "insist", "is_due", "run_to_the_end"]
+__all__ = ["Alarm", "Withdrawn", "end_all", "insist", "is_due", "run_to_the_end"]
 
 _LOG = logging.getLogger(__name__)
 
@@ -113,6 +113,14 @@ async def run_to_the_end(
             _LOG.log(level, "the loop of %s goes on after %r", name, error, exc_info=True)
             await runtime.sleep(pause_s)
             pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
+
+
+async def end_all(tasks: Iterable[asyncio.Task[None]]) -> None:
+    """Cancel what still runs and wait for its end."""
+    running = list(tasks)
+    for task in running:
+        task.cancel()
+    await asyncio.gather(*running, return_exceptions=True)
 
 
 async def insist(
