@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -9,12 +10,23 @@ import pytest
 
 from tests.e2e.server_process import APPS, ServerProcess
 
+BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     here = Path(__file__).resolve().parent
     for item in items:
         if here in item.path.parents:
             item.add_marker(pytest.mark.e2e)
+
+
+@pytest.fixture(scope="session")
+def browser() -> str:
+    """The program of a Chromium."""
+    for name in BROWSERS:
+        if found := shutil.which(name):
+            return found
+    raise AssertionError(f"no browser in PATH ({', '.join(BROWSERS)}): run `make browser`")
 
 
 @pytest.fixture(scope="module")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import shutil
 from collections.abc import Iterator
 from typing import Any
 
@@ -15,8 +14,6 @@ from convex.http_client import ConvexHttpClient
 from tests.auth.issuer import DISCOVERY, JWKS, Answer, LocalIssuer
 from tests.e2e.client_script import node_script, run_node_tests
 from tests.e2e.server_process import APPS, ServerProcess
-
-BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 
 
 @pytest.fixture(scope="module")
@@ -43,9 +40,9 @@ def test_official_react_and_http_clients_log_in(server: ServerProcess, issuer: L
 
 
 @pytest.mark.slow
-async def test_people_log_in_in_a_real_browser(server: ServerProcess, issuer: LocalIssuer):
-    browser = next(filter(None, map(shutil.which, BROWSERS)), None)
-    assert browser is not None, f"no browser in PATH ({', '.join(BROWSERS)}): run `make browser`"
+async def test_people_log_in_in_a_real_browser(
+    server: ServerProcess, issuer: LocalIssuer, browser: str
+):
     async with node_script("auth_browser.mjs", browser, server.url, issuer.url) as script:
         await script.expect("done", seconds=100)
         problems = [e for e in script.seen if e["event"] in {"console-error", "page-error"}]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,16 +9,6 @@ import pytest
 
 from tests.e2e.client_script import node_script
 from tests.e2e.server_process import APPS, ServerProcess
-
-BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
-
-
-@pytest.fixture
-def browser() -> str:
-    for name in BROWSERS:
-        if found := shutil.which(name):
-            return found
-    raise AssertionError(f"no browser in PATH ({', '.join(BROWSERS)}): run `make browser`")
 
 
 @pytest.fixture

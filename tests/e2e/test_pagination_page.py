@@ -6,7 +6,6 @@ the error's data alone.
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,16 +14,6 @@ import pytest
 from tests.e2e.client_script import node_script
 from tests.e2e.cuttable_proxy import CuttableProxy
 from tests.e2e.server_process import APPS, ServerProcess
-
-BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
-
-
-@pytest.fixture
-def browser() -> str:
-    for name in BROWSERS:
-        if found := shutil.which(name):
-            return found
-    raise AssertionError(f"no browser in PATH ({', '.join(BROWSERS)}): run `make browser`")
 
 
 @pytest.fixture

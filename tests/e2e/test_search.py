@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,16 +12,6 @@ from convex.http_client import ConvexHttpClient
 
 from tests.e2e.client_script import node_script, run_node_tests
 from tests.e2e.server_process import APPS, ServerProcess
-
-BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
-
-
-@pytest.fixture
-def browser() -> str:
-    for name in BROWSERS:
-        if found := shutil.which(name):
-            return found
-    raise AssertionError(f"no browser in PATH ({', '.join(BROWSERS)}): run `make browser`")
 
 
 @pytest.fixture

@@ -6,8 +6,7 @@ import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
 
 import { build } from "esbuild";
-import { chromium } from "playwright-core";
-
+import { launchChromium } from "./chromium.mjs";
 import { report } from "./support.mjs";
 
 const [executablePath, server, issuer] = process.argv.slice(2);
@@ -34,11 +33,7 @@ const pages = createServer((request, response) => {
 });
 await new Promise((listening) => pages.listen(0, "127.0.0.1", listening));
 
-const browser = await chromium.launch({
-  executablePath,
-  headless: true,
-  args: ["--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking"],
-});
+const browser = await launchChromium(executablePath);
 
 async function open() {
   const context = await browser.newContext();

@@ -3,8 +3,7 @@ import { createServer } from "node:http";
 import { fileURLToPath } from "node:url";
 
 import { build } from "esbuild";
-import { chromium } from "playwright-core";
-
+import { launchChromium } from "./chromium.mjs";
 import { report } from "./support.mjs";
 
 /** Serve a bundle of `file` on a free port; gives the page's address and a way to stop. */
@@ -40,19 +39,7 @@ export async function servePage(file) {
 
 /** Chromium, and a way to open tabs that report what goes wrong in them. */
 export async function openBrowser(executablePath) {
-  const browser = await chromium.launch({
-    executablePath,
-    headless: true,
-    args: [
-      "--no-sandbox",
-      "--disable-gpu",
-      "--disable-quic",
-      "--no-first-run",
-      "--disable-background-networking",
-      "--disable-component-update",
-      "--disable-sync",
-    ],
-  });
+  const browser = await launchChromium(executablePath);
   const context = await browser.newContext();
   return {
     close: () => browser.close(),

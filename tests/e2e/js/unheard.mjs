@@ -1,23 +1,10 @@
 // The Unheard page in a real browser: start an experiment, watch it, watch it from a second tab.
 // Arguments: CHROMIUM PAGE-URL FOLDER-FOR-SCREENSHOTS.
-import { chromium } from "playwright-core";
-
+import { launchChromium } from "./chromium.mjs";
 import { report } from "./support.mjs";
 
 const [executablePath, page, folder] = process.argv.slice(2);
-const browser = await chromium.launch({
-  executablePath,
-  headless: true,
-  args: [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-  ],
-});
+const browser = await launchChromium(executablePath);
 
 async function open(url, options) {
   const context = await browser.newContext({ viewport: { width: 1280, height: 900 }, ...options });
